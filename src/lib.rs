@@ -1,1 +1,7 @@
-//! Chit Chat
+//! Chit Chat: a chat service whose history can be proven.
+
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod telemetry;
+pub mod wire;
