@@ -3,5 +3,10 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod feed;
+pub mod journal;
+pub mod order;
+pub mod room;
+pub mod server;
 pub mod telemetry;
 pub mod wire;
