@@ -442,13 +442,14 @@ impl Stream<'_> {
             incarnation: *incarnation,
         };
         let command = command(room, timestamp, &span, action);
-        if let Ok(Outcome {
-            answer: Answer::Left { sequence, .. },
-            ..
-        }) = self.shared.order.ask(command, span).await
-        {
-            self.outbox.end(sequence - 1, Status::ok(""));
-        }
+        let outbox = Arc::clone(self.outbox);
+        let reply = Box::new(move |outcome: Outcome| {
+            if let Answer::Left { sequence, .. } = outcome.answer {
+                outbox.end(sequence - 1, Status::ok(""));
+            }
+        });
+        // If the order has stopped, so does the server, and nobody is there to be told.
+        let _ = self.shared.order.submit(command, span, reply).await;
     }
 }
 
