@@ -66,7 +66,6 @@ pub struct Stopped;
 impl Order {
     /// An order over `service`, and the task's future that its owner must run until it ends, which it does once all
     /// clones of the inlet are dropped.
-    #[must_use]
     pub fn local(
         service: Service,
         journal: Journal,
