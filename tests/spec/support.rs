@@ -1,16 +1,22 @@
-//! What the tests are written with.
+//! The vocabulary of the tests.
 
 pub mod collector;
+pub mod program;
+pub mod raw;
+pub mod server;
 pub mod traced;
 
 use std::time::Duration;
 
-/// How long a test waits for something that is bound to happen, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use tokio::time::timeout;
 
-/// Awaits what must happen; says what did not.
+/// The longest that a test waits for anything that is to happen; a wait that runs out fails the test.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for `what`, which the message names.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+    match timeout(PATIENCE, future).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
 }

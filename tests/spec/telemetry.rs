@@ -823,7 +823,7 @@ async fn a_variable_that_makes_no_sense_is_named_and_chat_goes_on() {
 }
 
 fn spans_file() -> (tempfile::TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("spans.jsonl");
     (directory, file)
 }

@@ -46,8 +46,8 @@ impl Collector {
 
     /// At an address that was reserved.
     pub async fn arrive(address: TcpSocket, manner: Manner) -> Self {
-        let listener = address.listen(128).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = address.listen(128).expect("nobody else is here");
+        let address = listener.local_addr().expect("a listener has an address");
         let (spans, received) = watch::channel(Vec::new());
         let (refusals, refused) = watch::channel(0);
         let manner = watch::Sender::new(manner);
@@ -59,7 +59,7 @@ impl Collector {
         let server = tonic::transport::Server::builder()
             .add_service(TraceServiceServer::new(receiver))
             .serve_with_incoming(TcpListenerStream::new(listener));
-        let server = tokio::spawn(async move { server.await.unwrap() });
+        let server = tokio::spawn(async move { server.await.expect("the collector serves") });
         Self {
             address,
             manner,
@@ -93,7 +93,7 @@ impl Collector {
         let enough = received.wait_for(|spans| spans.len() >= count);
         within(&format!("{count} spans at the collector"), enough)
             .await
-            .unwrap()
+            .expect("the collector is here")
             .clone()
     }
 
@@ -103,7 +103,7 @@ impl Collector {
         let enough = refused.wait_for(|refused| *refused >= count);
         within(&format!("{count} refusals by the collector"), enough)
             .await
-            .unwrap();
+            .expect("the collector is here");
     }
 
     /// What is here.
@@ -120,8 +120,10 @@ impl Drop for Collector {
 
 /// An address where nobody listens yet, and nobody else can.
 pub fn reserve() -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+        .expect("a free port");
     socket
 }
 
@@ -141,7 +143,7 @@ impl TraceService for Receiver {
         let manner = *manner
             .wait_for(|manner| *manner != Manner::Hang)
             .await
-            .unwrap();
+            .expect("the sender is held here");
         if manner == Manner::Refuse {
             self.refusals.send_modify(|refusals| *refusals += 1);
             return Err(Status::unavailable("refused, as asked"));
@@ -225,7 +227,7 @@ pub fn flatten(request: ExportTraceServiceRequest) -> Vec<Span> {
 
 /// All spans of a file of OTLP JSON lines.
 pub fn read_lines(path: &Path) -> Vec<Span> {
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).expect("the file can be read");
     let request =
         |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
     text.lines().map(request).flat_map(flatten).collect()
@@ -272,7 +274,7 @@ pub fn assert_lamport_rises(spans: &[Span]) {
             let parent = by_id
                 .get(&span.raw.parent_span_id)
                 .expect("the parent arrived as well");
-            let before = parent.int("lamport.time").unwrap();
+            let before = parent.int("lamport.time").expect("every step has a time");
             assert!(
                 time > before,
                 "{} of {} at {time}, caused at {before}",

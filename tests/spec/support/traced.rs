@@ -41,7 +41,7 @@ impl Traced {
         variables: impl IntoIterator<Item = (&'a str, &'a str)>,
         file: Option<&PathBuf>,
     ) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new(std::env::current_exe().expect("the tests are a program"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("OTEL_") {
                 command.env_remove(name);
@@ -60,9 +60,9 @@ impl Traced {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .expect("the process starts");
         let (sender, lines) = mpsc::unbounded_channel();
-        let errors = BufReader::new(child.stderr.take().unwrap());
+        let errors = BufReader::new(child.stderr.take().expect("piped"));
         // Ends with the process.
         std::thread::spawn(move || {
             for line in errors.lines().map_while(Result::ok) {
@@ -89,8 +89,10 @@ impl Traced {
     }
 
     fn write(&mut self, lines: &str) {
-        let input = self.input.as_mut().unwrap();
-        input.write_all(lines.as_bytes()).unwrap();
+        let input = self.input.as_mut().expect("open until the end");
+        input
+            .write_all(lines.as_bytes())
+            .expect("the process reads");
     }
 
     /// Awaits a line of its log.
@@ -122,7 +124,8 @@ impl Traced {
         })
         .await;
         let took = asked.elapsed();
-        assert!(self.child.wait().unwrap().success(), "{:?}", self.log);
+        let status = self.child.wait().expect("the process can be awaited");
+        assert!(status.success(), "{:?}", self.log);
         Ending {
             log: std::mem::take(&mut self.log),
             took,
