@@ -9,6 +9,7 @@ use std::{
 use chitchat::{
     config,
     telemetry::{Environment, EventName, Facts, SHUTDOWN_TIMEOUT, Sending, Telemetry},
+    wire::v1::JoinMsgLeave,
 };
 use tokio::net::TcpStream;
 
@@ -16,6 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 
 use crate::support::{
     collector::{Collector, Manner, Span, assert_lamport_rises, only, read_lines, reserve},
+    raw, server,
     traced::{self, MESSAGE, Traced, one_trace},
 };
 
@@ -394,6 +396,54 @@ async fn spans_are_sent_while_the_process_lives() {
     house.alex_says_hello();
 
     assert_lamport_rises(&house.collector.spans(4).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_continues_the_senders_trace_and_hands_it_on_to_everybody() {
+    let house = House::start(with_text()).await;
+    let server = server::start_traced(|_| {}, house.server.tracer()).await;
+    let mut alex = server.joined("Alex").await;
+    let mut bob = server.joined("Bob").await;
+    alex.next().await;
+
+    let send = house.alex.tracer().send(Sending::Message, "lobby");
+    let traceparent = send.traceparent();
+    alex.send(JoinMsgLeave {
+        traceparent: traceparent.clone(),
+        ..raw::said("Hello Bob", 40)
+    });
+    send.end(&Facts {
+        lamport_time: 40,
+        ..MESSAGE
+    });
+    let (own, heard) = (alex.next().await, bob.next().await);
+    house
+        .bob
+        .tracer()
+        .deliver(&heard.traceparent, "lobby")
+        .end(&Facts {
+            lamport_time: heard.timestamp + 1,
+            lamport_message_time: Some(heard.timestamp),
+            ..MESSAGE
+        });
+    server.stop().await;
+    let spans = house.stop();
+
+    assert_eq!(own.traceparent, heard.traceparent);
+    let send = only(&spans, "alex", "send lobby");
+    let deliver = only(&spans, "bob", "deliver lobby");
+    let mut orders = spans
+        .iter()
+        .filter(|span| span.service() == "chitchat-server");
+    let order = orders
+        .find(|span| span.is_child_of(send))
+        .expect("the server's part");
+    assert!(deliver.is_child_of(order));
+    assert_eq!(order.int("lamport.time"), Some(41));
+    assert_eq!(order.int("lamport.message.time"), Some(40));
+    assert_eq!(order.int("chat.broadcast.recipients"), Some(2));
+    assert_eq!(order.text("chat.message.text"), Some("Hello Bob"));
+    assert_lamport_rises(&spans);
 }
 
 #[test]
