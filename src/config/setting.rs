@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::value::Value;
-use tracing_subscriber::EnvFilter;
 use unicode_normalization::UnicodeNormalization;
 
 use super::{Config, Fault, Given, duration, source::Written};
+use crate::telemetry::log::check_level;
 
 /// What one gRPC message carries beside a text and a name: room, `message_id`, session, traceparent, and the field tags.
 ///
@@ -372,6 +372,5 @@ fn is_log_filter(text: &str) -> bool {
             .parse::<tracing_subscriber::filter::LevelFilter>()
             .is_ok()
     };
-    text.split(',').all(|part| !part.is_empty() && known(part))
-        && EnvFilter::builder().parse(text).is_ok()
+    text.split(',').all(|part| !part.is_empty() && known(part)) && check_level(text).is_ok()
 }
