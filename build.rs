@@ -10,7 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // What server reflection serves, comments included.
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("chitchat_descriptor.bin"), descriptors.encode_to_vec())?;
+    fs::write(
+        out.join("chitchat_descriptor.bin"),
+        descriptors.encode_to_vec(),
+    )?;
 
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())

@@ -12,6 +12,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::{attribute, delivery, traceparent};
+use crate::room::Kind;
 
 /// Bytes of one attribute's text; what is longer is cut at a character.
 ///
@@ -44,11 +45,12 @@ pub enum Sending {
 }
 
 /// What kind of event a step belongs to: `chat.event.type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EventName {
     /// `join`
     Join,
     /// `message`
+    #[default]
     Message,
     /// `leave`
     Leave,
@@ -57,7 +59,7 @@ pub enum EventName {
 }
 
 /// What is known about a step when it ends; becomes the span's attributes, named in the comments.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
     /// `chat.event.type`
     pub event: EventName,
@@ -265,6 +267,16 @@ impl Recording {
             span.set_attribute(text_attribute(attribute::CHAT_MESSAGE_TEXT, text));
         }
         span.end_with_timestamp(self.started + self.began.elapsed());
+    }
+}
+
+impl From<Kind> for EventName {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Join => Self::Join,
+            Kind::Message => Self::Message,
+            Kind::Leave => Self::Leave,
+        }
     }
 }
 
