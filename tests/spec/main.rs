@@ -12,5 +12,8 @@ mod support;
 /// The report's own session, with the report's logical times.
 mod report;
 
+/// Everybody in a room reads its events in one order, with one logical time each.
+mod ordering;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
