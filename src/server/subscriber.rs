@@ -95,7 +95,9 @@ impl Subscriber {
                 Next::Events { until } if !self.taken.is_empty() => self.cleared = until,
                 Next::Events { until } => {
                     self.cleared = 0;
-                    ready!(self.poll_take(until, context));
+                    if let Err(status) = ready!(self.poll_take(until, context)) {
+                        return Poll::Ready(Err(status));
+                    }
                 }
             }
         }
@@ -107,7 +109,12 @@ impl Subscriber {
     }
 
     /// Takes what the room has after the cursor; pending until there is something.
-    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<()> {
+    ///
+    /// # Errors
+    ///
+    /// The next event fell out of the history while this subscriber was on its way to it. A gap is never silent, so the
+    /// stream ends here, whatever else waits in the outbox for events that will not come.
+    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         let Some(reader) = &self.reader else {
             return Poll::Pending;
         };
@@ -127,12 +134,15 @@ impl Subscriber {
                     Some((first, _)) if *first == self.cursor + 1 => {
                         self.taken = page.events.into_iter().map(|(_, frame)| frame).collect();
                     }
-                    // It fell out of the history while this subscriber was on its way to it. A gap is never silent.
-                    _ => self.outbox.interrupt(Fault::TooFarBehind.into()),
+                    _ => {
+                        let status = Status::from(Fault::TooFarBehind);
+                        self.outbox.interrupt(status.clone());
+                        return Poll::Ready(Err(status));
+                    }
                 }
             }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// When the server drains: one last notice, then the end.

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use super::within;
 
@@ -164,6 +165,13 @@ pub fn resume(welcome: &Welcome, after_sequence: u64) -> JoinMsgLeave {
 pub fn welcome(message: &ServerMessage) -> &Welcome {
     let welcome = message.welcome.as_ref();
     welcome.unwrap_or_else(|| panic!("a welcome should come with {message:?}"))
+}
+
+/// Why a call ended, in one word for programs.
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.unwrap_or_else(|| panic!("a reason should come with {status:?}"))
+        .reason
 }
 
 /// The sequences of `messages`.

@@ -23,6 +23,9 @@ use super::{
 /// How long a vanished participant may come back, in tests.
 pub const GRACE: Duration = Duration::from_millis(300);
 
+/// The least that HTTP/2 has for a window from the start.
+const WINDOW_BYTES: u32 = 65_535;
+
 /// A server that runs; it stops when this is dropped, or by [`TestServer::stop`].
 pub struct TestServer {
     address: SocketAddr,
@@ -80,6 +83,17 @@ impl TestServer {
             .expect("the server should accept connections")
     }
 
+    /// A connection of its own whose client lets the server send no more than `WINDOW_BYTES` ahead of what was read.
+    pub async fn connect_narrow(&self) -> Channel {
+        Channel::from_shared(self.url())
+            .expect("the address is an address")
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .connect()
+            .await
+            .expect("the server should accept connections")
+    }
+
     /// The generated client, on a connection of its own.
     pub async fn client(&self) -> ChatServiceClient<Channel> {
         ChatServiceClient::new(self.connect().await)
@@ -88,6 +102,11 @@ impl TestServer {
     /// A stream of `Chat` on a connection of its own; nothing is said on it yet.
     pub async fn chat(&self) -> Raw {
         Raw::open(self.connect().await, CHAT).await
+    }
+
+    /// The same, by a client that soon cannot take more unless it reads.
+    pub async fn narrow_chat(&self) -> Raw {
+        Raw::open(self.connect_narrow().await, CHAT).await
     }
 
     /// The same by the original's path.
