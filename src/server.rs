@@ -246,7 +246,8 @@ impl Server {
         });
         match ended {
             Some(Ok(ended)) => Ok(ended?),
-            Some(Err(_)) | None => Ok(()),
+            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            None => Ok(()),
         }
     }
 }
