@@ -4,6 +4,7 @@ ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
+LABEL stage=chitchat-build
 WORKDIR /build
 
 # The dependencies first, under an empty program: this layer is made anew only when they change.
