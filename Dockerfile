@@ -4,13 +4,16 @@ ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
-LABEL stage=chitchat-build
+# To find it by when it has no name any more (deploy/down).
+LABEL org.opencontainers.image.title=chitchat
 WORKDIR /build
 
 # The dependencies first, under an empty program: this layer is made anew only when they change.
-# `cargo clean -p` then forgets the empty program, whatever the times of the files that come to replace it.
+# Tests and benches are no part of the image, and cargo would miss their files. `cargo clean` then forgets the empty
+# program, whatever the times of the files that come to replace it.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src \
+RUN sed -i '/^\[\[\(test\|bench\)\]\]/,/^$/d' Cargo.toml \
+    && mkdir src \
     && echo 'fn main() {}' | tee build.rs > src/main.rs \
     && touch src/lib.rs \
     && cargo build --release --locked \
@@ -30,6 +33,7 @@ RUN mkdir -p /image/data /image/traces \
     && cp -R deploy/scripts /image/scripts
 
 FROM ${RUN_IMAGE}
+LABEL org.opencontainers.image.title=chitchat
 COPY --from=build /image/chitchat /chitchat
 COPY --from=build /image/scripts /scripts
 COPY --from=build --chown=65532:65532 /image/data /data
