@@ -30,7 +30,8 @@ RUN cargo build --release --locked --bin chitchat
 # data for the history, traces for spans in files.
 RUN mkdir -p /image/data /image/traces \
     && cp target/release/chitchat /image/chitchat \
-    && cp -R deploy/scripts /image/scripts
+    && cp -R deploy/scripts /image/scripts \
+    && chmod -R a+rX /image
 
 FROM ${RUN_IMAGE}
 LABEL org.opencontainers.image.title=chitchat
