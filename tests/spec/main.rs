@@ -9,5 +9,11 @@
 
 mod support;
 
+/// The report's own session, with the report's logical times.
+mod report;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
+
+/// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
+mod telemetry;
