@@ -2,6 +2,10 @@
 //! the tests.
 
 mod connection;
+pub mod render;
 pub mod session;
+pub(crate) mod stdio;
+pub mod terminal;
+pub(crate) mod text;
 
 pub use connection::{AddressError, service};
