@@ -1,11 +1,94 @@
 //! The configuration: every setting with its unit, its default and what it bounds.
 //!
-//! Built-in defaults, then a TOML file, then `CHITCHAT_*` variables, then flags; the later wins.
+//! Built-in defaults, then a TOML file, then `CHITCHAT_*` variables, then flags; the later wins. A setting is a field
+//! here, its default below, and a row of [`SETTINGS`] that says what it may be.
+//!
+//! Every value that somebody gave is judged, also one that a later layer overrides, and all faults are told at once:
+//! who starts a server reads the whole list, not the first line of it.
+
+mod duration;
+mod fault;
+mod setting;
+mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use figment::{Figment, providers::Serialized};
+use serde::{Deserialize, Serialize};
+
+pub use fault::{Fault, Faults};
+pub use setting::{SETTINGS, Setting};
+pub use source::{Given, Origin, Sources};
+
+/// Reads the configuration: every layer, in order.
+///
+/// Beside the settings come the same settings one by one, with their origins, in the order of [`SETTINGS`].
+///
+/// # Errors
+/// Every fault of every layer: a file that cannot be read or is not TOML, unknown keys, values that a setting cannot
+/// have, and settings that do not go together.
+pub fn load(sources: Sources) -> Result<(Config, Vec<Entry>), Faults> {
+    let (given, mut faults) = source::read(sources);
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    for given in &given {
+        match setting::judge(given) {
+            Ok(value) => figment = figment.merge(given.accepted(value)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let config = figment
+        .extract()
+        .expect("every value in it was judged, so that its field can hold it");
+    faults.extend(setting::conflicts(&config, &given, &faults));
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    Ok((config, entries(&figment)))
+}
+
+/// The settings as one line of `key=value`, for the log of a start.
+#[must_use]
+pub fn summary(entries: &[Entry]) -> String {
+    let parts: Vec<_> = entries
+        .iter()
+        .map(|entry| format!("{}={}", entry.key, entry.value))
+        .collect();
+    parts.join(" ")
+}
+
+/// One setting as it is in effect.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// Section and name, as in the file: `limits.rate`.
+    pub key: &'static str,
+    /// The value as the file would hold it; null where there is none.
+    pub value: serde_json::Value,
+    /// Who gave it: `default`, `FILE:LINE`, `variable NAME` or `flag --name`.
+    pub origin: String,
+}
+
+/// Every setting as it is when nobody gives anything.
+#[must_use]
+pub fn defaults() -> Vec<Entry> {
+    entries(&Figment::from(Serialized::defaults(Config::default())))
+}
+
+fn entries(figment: &Figment) -> Vec<Entry> {
+    let entry = |setting: &Setting| Entry {
+        key: setting.key,
+        value: (figment.find_value(setting.key).ok())
+            .and_then(|value| serde_json::to_value(value).ok())
+            .unwrap_or_default(),
+        origin: (figment.find_metadata(setting.key))
+            .and_then(|metadata| metadata.source.as_ref()?.custom())
+            .unwrap_or("default")
+            .to_owned(),
+    };
+    SETTINGS.iter().map(entry).collect()
+}
+
 /// All settings of all subcommands.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Config {
     /// `chitchat serve`.
     pub server: Server,
@@ -22,28 +105,34 @@ pub struct Config {
 }
 
 /// `server.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Server {
     /// Where the server listens.
     pub listen: SocketAddr,
     /// Where history lives.
     pub data: Data,
     /// How long a participant whose stream broke may come back before its departure is announced.
+    #[serde(with = "duration")]
     pub grace: Duration,
     /// How long a connection may be silent before the server asks whether the peer is still there (HTTP/2 PING).
+    #[serde(with = "duration")]
     pub keepalive_interval: Duration,
     /// How long the answer to that may take before the connection counts as broken.
+    #[serde(with = "duration")]
     pub keepalive_timeout: Duration,
     /// How long a new connection may take to say its first byte, so that idle sockets cannot pile up.
+    #[serde(with = "duration")]
     pub first_byte_timeout: Duration,
     /// How long open streams may take to end once the server drains.
+    #[serde(with = "duration")]
     pub drain_timeout: Duration,
     /// Connections at one time; further ones are closed at once.
     pub connections: usize,
 }
 
 /// Where history lives: `server.data`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum Data {
     /// `memory`: gone when the server stops.
     Memory,
@@ -52,7 +141,7 @@ pub enum Data {
 }
 
 /// `limits.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
     /// A text's length in Unicode scalar values, after trimming and NFC.
     pub text_chars: usize,
@@ -75,7 +164,7 @@ pub struct Limits {
 }
 
 /// `client.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Client {
     /// The server to talk to.
     pub server: String,
@@ -90,7 +179,7 @@ pub struct Client {
 }
 
 /// `telemetry.*`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Telemetry {
     /// Spans go to this file as OTLP JSON lines.
     pub file: Option<PathBuf>,
@@ -99,14 +188,15 @@ pub struct Telemetry {
 }
 
 /// `order.*`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Order {
     /// What gives commands one order.
     pub kind: OrderKind,
 }
 
 /// `order.kind`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OrderKind {
     /// A queue inside the one server.
     #[default]
@@ -114,7 +204,7 @@ pub enum OrderKind {
 }
 
 /// `log.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Log {
     /// A `tracing` filter: `info`, `debug`, `chitchat=debug,h2=info` ...
     pub level: String,
@@ -123,7 +213,8 @@ pub struct Log {
 }
 
 /// `log.format`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -180,6 +271,24 @@ impl Default for Log {
         Self {
             level: "info".into(),
             format: LogFormat::Text,
+        }
+    }
+}
+
+impl From<String> for Data {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "memory" => Self::Memory,
+            _ => Self::Directory(text.into()),
+        }
+    }
+}
+
+impl From<Data> for String {
+    fn from(data: Data) -> Self {
+        match data {
+            Data::Memory => "memory".into(),
+            Data::Directory(path) => path.display().to_string(),
         }
     }
 }

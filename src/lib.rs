@@ -1,7 +1,9 @@
 //! Chit Chat: a chat service whose history can be proven.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod shutdown;
 pub mod telemetry;
 pub mod wire;

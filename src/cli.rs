@@ -1,0 +1,97 @@
+//! The command line: one file per subcommand, each with its `Args` and its `run`.
+//!
+//! A new subcommand is one file in `cli/` and two lines here: its entry in [`Command`] and in [`Command::run`].
+
+pub mod config;
+pub mod exit;
+pub mod flags;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Config, Entry, Faults, Sources};
+use exit::Exit;
+
+/// A chat service whose history can be proven.
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP, after_long_help = exit::HELP)]
+pub struct Cli {
+    /// Read settings from this TOML file
+    ///
+    /// Settings are built-in defaults, then this file, then variables such as CHITCHAT_LIMITS__RATE (section and key,
+    /// two underscores between them), then flags; the later wins. `chitchat config` shows every setting and where it
+    /// comes from. The file may also be named by the variable CHITCHAT_CONFIG.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the effective configuration, and where each value comes from
+    Config(config::Args),
+}
+
+/// What a subcommand is given beside its own arguments.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings, all of them within their limits.
+    pub config: Config,
+    /// The same settings one by one, with their origins.
+    pub entries: Vec<Entry>,
+}
+
+impl Command {
+    /// Runs the subcommand to its end.
+    ///
+    /// # Errors
+    /// What stopped it, to be printed once; [`exit::of`] tells its exit code.
+    pub async fn run(self, context: Context) -> anyhow::Result<Exit> {
+        match self {
+            Self::Config(args) => config::run(args, context).await,
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line, and the configuration that it, the environment and the file make together.
+    ///
+    /// A command line that is no such thing, `--help` and `--version` are answered here: the process ends.
+    ///
+    /// # Errors
+    /// Every fault in the configuration, wherever it comes from.
+    pub fn read() -> Result<(Command, Context), Faults> {
+        let matches = Self::command().get_matches();
+        let cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let sources = Sources {
+            file: cli.config,
+            variables: std::env::vars_os().collect(),
+            flags: flags::settings(&matches),
+        };
+        let (config, entries) = crate::config::load(sources)?;
+        Ok((cli.command, Context { config, entries }))
+    }
+}
+
+/// Writes to standard output. That its reader has gone (`chitchat config | head -1`) is no failure.
+///
+/// # Errors
+/// Standard output cannot be written for another reason.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,29 @@
+//! The wish of the outside that this process ends: SIGTERM and SIGINT.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that the first SIGTERM or SIGINT (Ctrl-C) cancels.
+///
+/// From this call on these signals no longer end the process by themselves, however many come: who asks for the token
+/// obeys it, within a limit. So a subcommand calls this only if it has something to end well. Must be called inside a
+/// runtime; the task that waits for the signals lives as long as that.
+///
+/// # Errors
+/// The system does not let the process handle signals.
+pub fn on_signal() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(token)
+}
