@@ -2,6 +2,7 @@
 //! the tests.
 
 mod connection;
+pub mod reading;
 pub mod render;
 pub mod session;
 pub(crate) mod stdio;

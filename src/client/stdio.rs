@@ -59,6 +59,13 @@ pub(crate) struct Output {
     thread: Thread,
 }
 
+/// A look at standard input that reads nothing.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    seen: oneshot::Receiver<()>,
+    thread: Thread,
+}
+
 /// A thread and what ends it.
 #[derive(Debug)]
 struct Thread {
@@ -147,6 +154,42 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.pieces = None;
+        self.thread.stop();
+    }
+}
+
+impl Watch {
+    /// Begins to look out for something to read.
+    pub(crate) fn for_input() -> io::Result<Self> {
+        Self::begin(PollFlags::IN)
+    }
+
+    /// Begins to look out for the end: the other side has gone.
+    pub(crate) fn for_end() -> io::Result<Self> {
+        // The end is reported without being asked for.
+        Self::begin(PollFlags::empty())
+    }
+
+    fn begin(wanted: PollFlags) -> io::Result<Self> {
+        let (see, seen) = oneshot::channel();
+        let thread = Thread::spawn("watch", move |stop| {
+            if let Ok(true) = ready(io::stdin().as_fd(), wanted, &stop) {
+                let _ = see.send(());
+            }
+        })?;
+        Ok(Self { seen, thread })
+    }
+
+    /// Returns when it is there; never if that cannot be known. To be called once. Cancel safe.
+    pub(crate) async fn seen(&mut self) {
+        if (&mut self.seen).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
         self.thread.stop();
     }
 }
