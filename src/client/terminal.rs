@@ -310,8 +310,8 @@ impl Stay<'_> {
         loop {
             self.show_prompt().await;
             match self.next().await {
-                Next::Heard(None) => return self.end(Ending::Crashed),
-                Next::Heard(Some(Update::Ended(ending))) => return self.end(ending),
+                Next::Heard(None) => return self.end(&Ending::Crashed),
+                Next::Heard(Some(Update::Ended(ending))) => return self.end(&ending),
                 Next::Heard(Some(update)) => self.hear(update).await,
                 Next::Did(Ok(Input::Quit)) if self.leaving => self.session.crash(),
                 Next::Did(Ok(_)) if self.leaving => {}
@@ -509,19 +509,12 @@ impl Stay<'_> {
         self.session.leave();
     }
 
-    fn end(self, ending: Ending) -> anyhow::Result<()> {
-        let gone = self.visit.stop.is_cancelled();
-        match (self.failed, ending) {
+    fn end(self, ending: &Ending) -> anyhow::Result<()> {
+        match self.failed {
             // With the terminal gone there is nobody to tell.
-            (Some(error), _) if !gone => Err(error).context("the terminal failed"),
-            (_, Ending::Refused(status)) => Err(anyhow!(
-                "the server ended the session: {}",
-                render::clean(status.message())
-            )),
-            (_, Ending::Abandoned { unacknowledged }) if unacknowledged > 0 => Err(anyhow!(
-                "left without the server's word: {unacknowledged} message(s) may not have been stored"
-            )),
-            (_, Ending::Left | Ending::Abandoned { .. } | Ending::Crashed) => Ok(()),
+            Some(_) if self.visit.stop.is_cancelled() => Ok(()),
+            Some(error) => Err(error).context("the terminal failed"),
+            None => super::verdict(ending),
         }
     }
 }
