@@ -16,11 +16,12 @@ pub enum Sending {
 }
 
 /// What kind of event a step belongs to: `chat.event.type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EventName {
     /// `join`
     Join,
     /// `message`
+    #[default]
     Message,
     /// `leave`
     Leave,
@@ -29,7 +30,7 @@ pub enum EventName {
 }
 
 /// What is known about a step when it ends; becomes the span's attributes (see `design` names in the comments).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
     /// `chat.event.type`
     pub event: EventName,
@@ -89,4 +90,14 @@ impl Step {
 
     /// Ends the step now, with what is known about it.
     pub fn end(self, _facts: &Facts<'_>) {}
+}
+
+impl From<crate::room::Kind> for EventName {
+    fn from(kind: crate::room::Kind) -> Self {
+        match kind {
+            crate::room::Kind::Join => Self::Join,
+            crate::room::Kind::Message => Self::Message,
+            crate::room::Kind::Leave => Self::Leave,
+        }
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! The proto file is the dictionary; its comments are the documentation of the types in [`v1`].
 
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::room::{Event, Kind, text};
+
 /// Generated from `proto/chitchat/v1/chat.proto`.
 #[allow(clippy::all, clippy::unwrap_used, unreachable_pub, missing_docs)]
 pub mod v1 {
@@ -16,3 +20,104 @@ pub const ORIGINAL_CHAT_PATH: &str = "/itu.chitchat.ChatService/Chat";
 
 /// The room of a message that names none.
 pub const DEFAULT_ROOM: &str = "lobby";
+
+/// The room that a message names.
+#[must_use]
+pub fn room_or_default(room: &str) -> String {
+    if room.is_empty() { DEFAULT_ROOM } else { room }.to_owned()
+}
+
+/// The bytes that gRPC puts before each message: one for compression (always 0 here), four for the length.
+const PREFIX_BYTES: usize = 5;
+
+/// One message as it goes over the wire: gRPC's length prefix, then the protobuf bytes. Encoded once, sent to everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// Encodes `message`.
+    #[must_use]
+    pub fn of(message: &impl prost::Message) -> Self {
+        let length = message.encoded_len();
+        let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
+        bytes.put_u8(0);
+        bytes.put_u32(u32::try_from(length).expect("no message of ours comes near 4 GiB"));
+        message
+            .encode(&mut bytes)
+            .expect("the buffer has room for the encoded length");
+        Self(bytes.freeze())
+    }
+
+    /// The bytes, shared, not copied.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// How many bytes it is.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The message again.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are not a message of that type, which for a frame made by [`Frame::of`] does not happen.
+    pub fn decode<M: prost::Message + Default>(&self) -> Result<M, prost::DecodeError> {
+        M::decode(&self.0[PREFIX_BYTES..])
+    }
+}
+
+/// An event as everybody receives it.
+#[must_use]
+pub fn event(event: &Event) -> v1::ServerMessage {
+    v1::ServerMessage {
+        sender_id: event.sender_id,
+        sender_name: event.sender_name.clone(),
+        msg_stream: event.text.clone(),
+        r#type: match event.kind {
+            Kind::Join => v1::EventType::Join,
+            Kind::Message => v1::EventType::Message,
+            Kind::Leave => v1::EventType::Leave,
+        }
+        .into(),
+        timestamp: event.timestamp,
+        room: event.room.clone(),
+        message_id: event.message_id.clone(),
+        sequence: event.sequence,
+        sent_timestamp: event.sent_timestamp.unwrap_or(0),
+        traceparent: event.traceparent.clone(),
+        accepted_at: Some(event.accepted_at.into()),
+        bot: event.bot,
+        notice: None,
+        welcome: None,
+    }
+}
+
+/// What the service itself says to one subscriber: the sender, type and sequence that notices and welcomes share.
+#[must_use]
+pub fn private(room: &str, timestamp: i64, text: String) -> v1::ServerMessage {
+    v1::ServerMessage {
+        sender_name: text::SERVER_NAME.into(),
+        msg_stream: text,
+        r#type: v1::EventType::Message.into(),
+        timestamp,
+        room: room.into(),
+        ..v1::ServerMessage::default()
+    }
+}
+
+/// A notice: a private word about something that its receiver sent, or about the service.
+#[must_use]
+pub fn notice(room: &str, timestamp: i64, code: v1::NoticeCode, text: String) -> v1::ServerMessage {
+    v1::ServerMessage {
+        notice: Some(v1::Notice {
+            code: code.into(),
+            ..v1::Notice::default()
+        }),
+        ..private(room, timestamp, text)
+    }
+}

@@ -1,0 +1,299 @@
+//! Gives all commands one order, and carries each through the rules, the journal and the feed.
+//!
+//! `local`: a queue inside this process and one task that owns the state, so that there is nothing to lock. Whatever
+//! waits is taken as one batch: folded, stored, then made visible, then answered. Nobody sees or is told what is not
+//! stored.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    feed::{Feed, Feeds},
+    journal::{Dropped, Entry, Journal},
+    room::{Action, Answer, Command, Event, Kind, Outcome, Service},
+    telemetry::{EventName, Facts, Step},
+    wire::{self, Frame},
+};
+
+/// Commands that may wait for their turn.
+///
+/// Unit: commands of at most `limits.message_bytes` each, so 32 MiB at the worst. When full: whoever has one more waits,
+/// and so does not read more from its own connection.
+const QUEUE_COMMANDS: usize = 4_096;
+
+/// Commands that are stored and made visible together; more than one fsync's worth would only delay the first.
+const BATCH_COMMANDS_MAX: usize = 1_024;
+
+/// The queue's inlet. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Order {
+    jobs: mpsc::Sender<Job>,
+    clock: Arc<AtomicI64>,
+}
+
+/// What the queue carries.
+enum Job {
+    Command(Box<Submission>),
+    /// A look at the state between two commands.
+    Look(Box<dyn FnOnce(&Service) + Send>),
+}
+
+/// A command on its way.
+struct Submission {
+    command: Command,
+    /// The server's step of its trace; ends when it is stored and handed out.
+    span: Step,
+    reply: Reply,
+}
+
+/// Hears what became of a command; must not block.
+pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
+
+/// The order does not take commands any more: the server stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Stopped;
+
+impl Order {
+    /// An order over `service`, and the task's future that its owner must run until it ends, which it does once all
+    /// clones of the inlet are dropped.
+    #[must_use]
+    pub fn local(
+        service: Service,
+        journal: Journal,
+        feeds: Feeds,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (sender, jobs) = mpsc::channel(QUEUE_COMMANDS);
+        let clock = Arc::new(AtomicI64::new(service.now()));
+        let sequencer = Sequencer {
+            service,
+            journal,
+            feeds,
+            clock: Arc::clone(&clock),
+        };
+        let order = Self {
+            jobs: sender,
+            clock,
+        };
+        (order, sequencer.run(jobs))
+    }
+
+    /// What the service's clock shows, as of the last command that was answered.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.clock.load(Ordering::Acquire)
+    }
+
+    /// Queues a command; `reply` hears what became of it, after everything that was queued before.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]; then `reply` is dropped unheard.
+    pub async fn submit(&self, command: Command, span: Step, reply: Reply) -> Result<(), Stopped> {
+        let submission = Submission {
+            command,
+            span,
+            reply,
+        };
+        self.jobs
+            .send(Job::Command(Box::new(submission)))
+            .await
+            .map_err(|_| Stopped)
+    }
+
+    /// Queues a command and waits for what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]
+    pub async fn ask(&self, command: Command, span: Step) -> Result<Outcome, Stopped> {
+        let (sender, outcome) = oneshot::channel();
+        let reply = Box::new(move |outcome| {
+            // Whoever asked may have gone away; the command counts all the same.
+            let _ = sender.send(outcome);
+        });
+        self.submit(command, span, reply).await?;
+        outcome.await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the state as it is after everything that was queued before.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`]
+    pub async fn look<T, F>(&self, look: F) -> Result<T, Stopped>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Service) -> T + Send + 'static,
+    {
+        let (sender, seen) = oneshot::channel();
+        let job = Job::Look(Box::new(move |service| {
+            let _ = sender.send(look(service));
+        }));
+        self.jobs.send(job).await.map_err(|_| Stopped)?;
+        seen.await.map_err(|_| Stopped)
+    }
+}
+
+/// The one place where commands meet the state.
+struct Sequencer {
+    service: Service,
+    journal: Journal,
+    feeds: Feeds,
+    clock: Arc<AtomicI64>,
+}
+
+/// A command that has been folded and waits to be stored.
+struct Folded {
+    outcome: Outcome,
+    /// How many participants the room has after it.
+    recipients: usize,
+    span: Step,
+    reply: Reply,
+}
+
+impl Sequencer {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
+        while jobs.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+            self.process(&mut batch);
+        }
+    }
+
+    fn process(&mut self, batch: &mut Vec<Job>) {
+        let mut folded = Vec::with_capacity(batch.len());
+        let mut looks = Vec::new();
+        for job in batch.drain(..) {
+            match job {
+                Job::Command(submission) => folded.push(self.fold(*submission)),
+                Job::Look(look) => looks.push(look),
+            }
+        }
+        self.store_and_show(&folded);
+        self.clock.store(self.service.now(), Ordering::Release);
+        for done in folded {
+            done.finish(self.service.epoch());
+        }
+        for look in looks {
+            look(&self.service);
+        }
+    }
+
+    fn fold(&mut self, submission: Submission) -> Folded {
+        let room = submission.command.room.clone();
+        let outcome = self.service.apply(submission.command);
+        Folded {
+            outcome,
+            recipients: self.service.population(&room),
+            span: submission.span,
+            reply: submission.reply,
+        }
+    }
+
+    fn store_and_show(&mut self, folded: &[Folded]) {
+        let mut entries = Vec::new();
+        let mut shown: Vec<Arc<Feed>> = Vec::new();
+        for event in folded.iter().flat_map(|done| &done.outcome.events) {
+            let feed = self.feeds.open(&event.room);
+            entries.push(Entry {
+                room: Arc::clone(feed.room()),
+                sequence: event.sequence,
+                frame: Frame::of(&wire::event(event)),
+            });
+            shown.push(feed);
+        }
+        let dropped = self.journal.append(entries.clone());
+        for (entry, feed) in entries.into_iter().zip(&shown) {
+            feed.append(entry.sequence, entry.frame);
+        }
+        shown.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        shown.iter().for_each(|feed| feed.wake());
+        for Dropped { room, first } in dropped {
+            let _ = self.service.apply(Command {
+                room: room.to_string(),
+                timestamp: None,
+                accepted_at: std::time::UNIX_EPOCH,
+                traceparent: String::new(),
+                action: Action::Trim { first },
+            });
+        }
+    }
+}
+
+impl Folded {
+    /// It is stored and visible: log it, end its span, tell whoever asked.
+    fn finish(self, epoch: &str) {
+        for event in &self.outcome.events {
+            log(event);
+        }
+        if let Some(facts) = facts(&self.outcome, self.recipients, epoch) {
+            self.span.end(&facts);
+        }
+        (self.reply)(self.outcome);
+    }
+}
+
+/// What the span of a command shows; none where nothing happened in logical time.
+fn facts<'a>(outcome: &'a Outcome, recipients: usize, epoch: &'a str) -> Option<Facts<'a>> {
+    let server = Facts {
+        process_id: SERVER_PROCESS,
+        epoch,
+        ..Facts::default()
+    };
+    match (&outcome.answer, outcome.events.last()) {
+        (_, Some(event)) => Some(Facts {
+            event: event.kind.into(),
+            lamport_time: event.timestamp,
+            lamport_message_time: event.sent_timestamp,
+            participant: &event.sender_name,
+            message_id: &event.message_id,
+            sequence: event.sequence,
+            text: event.said(),
+            recipients: Some(recipients),
+            ..server
+        }),
+        (
+            Answer::Refused {
+                timestamp,
+                refusal,
+                message_id,
+                participant,
+                sent_timestamp,
+                ..
+            },
+            None,
+        ) => Some(Facts {
+            event: EventName::Refusal,
+            lamport_time: *timestamp,
+            lamport_message_time: *sent_timestamp,
+            participant,
+            message_id,
+            recipients: Some(1),
+            error: Some(refusal.name()),
+            ..server
+        }),
+        _ => None,
+    }
+}
+
+/// The service's `lamport.process.id`.
+const SERVER_PROCESS: &str = "server";
+
+/// The server's log line for an event, in the report's words.
+fn log(event: &Event) {
+    let Event {
+        sender_name: name,
+        sender_id: id,
+        timestamp,
+        ..
+    } = event;
+    match event.kind {
+        Kind::Join => tracing::info!("JOIN: {name} (ID={id}) at L={timestamp}"),
+        Kind::Message => tracing::info!("Message from {name}: (L={timestamp})"),
+        Kind::Leave => tracing::info!("REMOVED: {name} (ID={id}) at L={timestamp}"),
+    }
+}

@@ -1,0 +1,295 @@
+//! The server: gRPC in front of the order, the journal and the feeds.
+
+mod chat;
+mod inbound;
+mod incoming;
+mod outbox;
+mod rate;
+mod service;
+mod status;
+mod subscriber;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{server::NamedService, service::Routes, transport::Server as Transport};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use self::{
+    chat::Streams,
+    incoming::Incoming,
+    outbox::Outbox,
+    rate::Allowances,
+    service::{ChatService, OriginalChatService},
+    subscriber::{Sources, Subscriber},
+};
+use crate::{
+    config::{self, Config, Limits},
+    feed::Feeds,
+    journal::Journal,
+    order::Order,
+    room::Service,
+    telemetry::Tracer,
+    wire::DESCRIPTORS,
+};
+
+/// Streams that one connection may have open; a client waits with more. At 400 KB that h2 may buffer for each reader
+/// that takes nothing, 6.5 MB a connection.
+const STREAMS_PER_CONNECTION: u32 = 16;
+
+/// Streams that a connection may make us reset before it is closed: RUSTSEC-2024-0003, which tonic's default leaves open.
+const RESETS_PER_CONNECTION: usize = 128;
+
+/// Streams that a client may reset before we have accepted them: CVE-2023-44487.
+const PENDING_RESETS: usize = 20;
+
+/// What a client may send ahead of us on one stream, in bytes.
+const STREAM_WINDOW: u32 = 65_535;
+
+/// What a client may send ahead of us on one connection, in bytes.
+const CONNECTION_WINDOW: u32 = 262_144;
+
+/// All headers of a request, in bytes.
+const HEADERS_BYTES: u32 = 16_384;
+
+/// A server that holds its port, and serves once it runs.
+pub struct Server {
+    listener: TcpListener,
+    config: config::Server,
+    shared: Shared,
+    sequencer: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Why a server does not start, or ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// `server.listen`
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The transport failed.
+    #[error("the server cannot go on")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// What all calls share.
+struct Shared {
+    epoch: String,
+    limits: Limits,
+    grace: Duration,
+    order: Order,
+    feeds: Feeds,
+    journal: Journal,
+    tracer: Tracer,
+    streams: Streams,
+    /// What posters outside a room may still send, by address.
+    outsiders: Allowances<Option<IpAddr>>,
+    /// What participants may still send by unary calls, by room and id.
+    unary_senders: Allowances<(String, i32)>,
+    /// Owns the tasks of all streams.
+    tasks: TaskTracker,
+    draining: CancellationToken,
+}
+
+impl Shared {
+    fn subscriber(&self, outbox: &Arc<Outbox>) -> Subscriber {
+        let sources = Sources {
+            journal: self.journal.clone(),
+            order: self.order.clone(),
+        };
+        let draining = self.draining.clone().cancelled_owned();
+        Subscriber::new(sources, Arc::clone(outbox), draining)
+    }
+
+    fn pick_if_none(&self, id: i32) -> i32 {
+        match id {
+            0 => rand::random_range(1..=i32::MAX),
+            wanted => wanted,
+        }
+    }
+
+    fn new_session(&self) -> String {
+        random_hex()
+    }
+}
+
+/// 128 random bits, as 32 hexadecimal digits: not to be guessed, and not met twice.
+fn random_hex() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+impl Server {
+    /// Takes the port (`server.listen`; port 0 for any) and opens the history.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Listen`]
+    pub async fn bind(config: &Config, tracer: Tracer) -> Result<Self, ServeError> {
+        let address = config.server.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ServeError::Listen { address, source })?;
+        let epoch = random_hex();
+        let limits = config.limits.clone();
+        let journal = Journal::in_memory(limits.memory_bytes);
+        let feeds = Feeds::new(limits.rooms);
+        let service = Service::new(epoch.clone(), limits.clone());
+        let (order, sequencer) = Order::local(service, journal.clone(), feeds.clone());
+        let shared = Shared {
+            epoch,
+            limits,
+            grace: config.server.grace,
+            order,
+            feeds,
+            journal,
+            tracer,
+            streams: Streams::default(),
+            outsiders: Allowances::default(),
+            unary_senders: Allowances::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        };
+        Ok(Self {
+            listener,
+            config: config.server.clone(),
+            shared,
+            sequencer: Box::pin(sequencer),
+        })
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`, then drains: clients are told, streams end with UNAVAILABLE, everything that was accepted is
+    /// carried out. Returns within `server.drain_timeout`, twice at the most.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Transport`]
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let Self {
+            listener,
+            config,
+            shared,
+            sequencer,
+        } = self;
+        let sequencer = tokio::spawn(sequencer);
+        let shared = Arc::new(shared);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        set_health(&health, ServingStatus::NotServing).await;
+        let routes = Routes::new(ChatService(Arc::clone(&shared)))
+            .add_service(OriginalChatService(Arc::clone(&shared)))
+            .add_service(health_service)
+            // As grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
+            .add_service(reflection().build_v1().expect(OWN_DESCRIPTORS))
+            .add_service(reflection().build_v1alpha().expect(OWN_DESCRIPTORS));
+        let address = listener.local_addr();
+        let drained = CancellationToken::new();
+        let serving = transport(&config)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                Incoming::new(listener, &config),
+                drained.clone().cancelled_owned(),
+            );
+        let mut serving = tokio::spawn(serving);
+        set_health(&health, ServingStatus::Serving).await;
+        if let Ok(address) = address {
+            tracing::info!("Chit Chat service running on {address}");
+        }
+
+        let early = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = &mut serving => Some(ended),
+        };
+        tracing::info!("Chit Chat service stopping: telling everybody");
+        let limit = config.drain_timeout;
+        shared.drain(&health, limit).await;
+        drained.cancel();
+        let ended = match early {
+            Some(ended) => Some(ended),
+            None => timeout(limit, &mut serving).await.ok(),
+        };
+        if ended.is_none() {
+            tracing::warn!("connections still open after {limit:?} are cut");
+            serving.abort();
+        }
+        drop(shared);
+        finish(sequencer, limit).await;
+        tracing::info!("Chit Chat service stopped");
+        match ended {
+            Some(Ok(ended)) => Ok(ended?),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Ends all streams: new probes read NOT_SERVING, everybody hears DRAINING, health watches end.
+    async fn drain(&self, health: &HealthReporter, limit: Duration) {
+        set_health(health, ServingStatus::NotServing).await;
+        self.draining.cancel();
+        self.tasks.close();
+        if timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!("streams still busy after {limit:?} are cut");
+        }
+        // An open health watch would keep its connection, and so the server, for ever.
+        for name in HEALTH_NAMES {
+            health.clone().clear_service_status(name).await;
+        }
+    }
+}
+
+/// The order ends by itself once nobody can submit to it.
+async fn finish(mut sequencer: JoinHandle<()>, limit: Duration) {
+    if timeout(limit, &mut sequencer).await.is_err() {
+        sequencer.abort();
+    }
+}
+
+/// The services whose health is told: the server as a whole, and the chat.
+const HEALTH_NAMES: [&str; 2] = ["", ChatService::NAME];
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+fn transport(config: &config::Server) -> Transport {
+    Transport::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_keepalive_interval(Some(config.keepalive_interval))
+        .http2_keepalive_timeout(Some(config.keepalive_timeout))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADERS_BYTES)
+        .max_frame_size(16_384)
+}
+
+const OWN_DESCRIPTORS: &str = "the descriptors are the build's own";
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,150 @@
+//! Accepts connections: bounded in number, each with a deadline for its first words.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::config;
+
+/// How long to wait when the system cannot accept (out of file descriptors, say). Without a pause the accept loop would
+/// take most of a core until a connection closes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every HTTP/2 client says first, in bytes (RFC 9113, section 3.4). A connection that has not said that much takes
+/// no part in HTTP/2's shutdown and keepalive, so it is on a deadline of its own.
+const PREFACE_BYTES: usize = 24;
+
+/// Connections as they come in. Beyond `server.connections` a new one is closed at once.
+pub(super) struct Incoming {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    preface_timeout: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// An accepted connection. Its place is free again when it is dropped.
+pub(super) struct Connection {
+    io: TcpStream,
+    /// Until the preface is complete: how much of it is missing, and when that takes too long.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Incoming {
+    pub(super) fn new(listener: TcpListener, config: &config::Server) -> Self {
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(config.connections)),
+            preface_timeout: config.first_byte_timeout,
+            pause: None,
+        }
+    }
+
+    fn admit(&self, io: TcpStream) -> Option<Connection> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        // Without it a small message waits for the acknowledgement of the one before (40 ms on Linux).
+        io.set_nodelay(true).ok()?;
+        Some(Connection {
+            io,
+            preface: Some((PREFACE_BYTES, Box::pin(sleep(self.preface_timeout)))),
+            _place: place,
+        })
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(context)) {
+                Ok((io, peer)) => match self.admit(io) {
+                    Some(connection) => return Poll::Ready(Some(Ok(connection))),
+                    None => {
+                        tracing::warn!(%peer, "closed a connection: no place is left (server.connections)")
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection now");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        if let Some((missing, deadline)) = &mut self.preface {
+            *missing = missing.saturating_sub(read);
+            if *missing == 0 {
+                self.preface = None;
+            } else if deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

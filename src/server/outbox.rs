@@ -1,0 +1,191 @@
+//! What one subscriber is to hear beside the room's events: notices, its welcome, and how the stream ends.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{feed::Reader, wire::Frame};
+
+/// Messages of one stream that may be on their way through the order, or be answered by a notice that its client has
+/// not read yet.
+///
+/// Unit: messages. When full: nothing more is read from that client until it reads its notices; nobody else is touched.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// One subscriber's outbox: the stream's task and the order write, the response body reads.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    places: Arc<Semaphore>,
+    /// Cancelled when the response body is gone: nobody reads any more.
+    gone: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    start: Option<Start>,
+    private: VecDeque<Private>,
+    end: Option<End>,
+    reader: Option<Waker>,
+}
+
+/// Where the reading of a room starts.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) reader: Reader,
+    /// The last sequence that is not to be sent.
+    pub(super) cursor: u64,
+}
+
+/// A message for this subscriber alone.
+#[derive(Debug)]
+pub(super) struct Private {
+    /// Goes out once the event of this sequence has; 0 for at once.
+    pub(super) after: u64,
+    /// The sequence of the event that it stands for: the newcomer's own copy of its JOIN. Otherwise 0.
+    pub(super) stands_for: u64,
+    pub(super) frame: Frame,
+    /// Held until it is sent.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
+}
+
+/// How the stream ends.
+#[derive(Debug)]
+struct End {
+    /// Everything up to this sequence goes out before.
+    after: u64,
+    status: Status,
+    may_return: bool,
+}
+
+/// The service has ended the stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    /// The participant is expected back, on a new stream.
+    pub(super) may_return: bool,
+}
+
+/// What the body finds when it looks.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send this.
+    Private(Private),
+    /// Events, up to this sequence, come first; then look again.
+    Events { until: u64 },
+    /// End with this.
+    End(Status),
+}
+
+impl Outbox {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            gone: CancellationToken::new(),
+        })
+    }
+
+    /// A place for one more message of the client; waits while there is none, and gives none once nobody reads.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            place = Arc::clone(&self.places).acquire_owned() => place.ok(),
+            () = self.gone.cancelled() => None,
+        }
+    }
+
+    pub(super) fn start(&self, start: Start, first: Option<Private>) {
+        let mut state = self.lock();
+        state.start = Some(start);
+        state.private.extend(first);
+        Self::wake(state);
+    }
+
+    pub(super) fn push(&self, private: Private) {
+        let mut state = self.lock();
+        state.private.push_back(private);
+        Self::wake(state);
+    }
+
+    /// Ends the stream once the event `after` is out; the first end counts.
+    pub(super) fn end(&self, after: u64, status: Status) {
+        self.end_with(after, status, false);
+    }
+
+    /// Ends the stream now; its client is to resume on a new one.
+    pub(super) fn interrupt(&self, status: Status) {
+        self.end_with(0, status, true);
+    }
+
+    fn end_with(&self, after: u64, status: Status, may_return: bool) {
+        let mut state = self.lock();
+        state.end.get_or_insert(End {
+            after,
+            status,
+            may_return,
+        });
+        Self::wake(state);
+    }
+
+    /// Whether the service has ended the stream.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.lock().end.as_ref().map(|end| Ended {
+            may_return: end.may_return,
+        })
+    }
+
+    /// Waits until nobody reads any more.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.cancel();
+    }
+
+    /// For the body: where to start, once that is known.
+    pub(super) fn take_start(&self) -> Option<Start> {
+        self.lock().start.take()
+    }
+
+    /// For the body: what comes after the event `cursor`. Whatever changes that wakes `context`.
+    pub(super) fn next(&self, cursor: u64, context: &Context<'_>) -> Next {
+        let mut state = self.lock();
+        match &mut state.reader {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        if let Some(private) = state.private.front() {
+            if private.after > cursor {
+                return Next::Events {
+                    until: private.after,
+                };
+            }
+            let private = state.private.pop_front();
+            return Next::Private(private.expect("there is a front"));
+        }
+        match &state.end {
+            Some(end) if end.after <= cursor => Next::End(end.status.clone()),
+            Some(end) => Next::Events { until: end.after },
+            None => Next::Events { until: u64::MAX },
+        }
+    }
+
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(waker) = reader {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

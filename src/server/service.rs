@@ -1,0 +1,407 @@
+//! The methods of `ChatService`, by path.
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header::CONTENT_TYPE};
+use http_body::Frame as BodyFrame;
+use tokio::time::timeout;
+use tonic::{Status, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use tower_service::Service;
+
+use super::{
+    Shared,
+    chat::{self, Dialect, command, digest, private_welcome},
+    inbound::{Inbound, Received},
+    outbox::{Outbox, Start},
+    status::Fault,
+    subscriber::{Subscriber, trailers},
+};
+use crate::{
+    journal::Range,
+    room::{Action, Answer, PAGE_EVENTS_MAX, Poster, Rejection, Resume, text},
+    wire::{
+        Frame, ORIGINAL_CHAT_PATH, room_or_default,
+        v1::{
+            self, GetHistoryRequest, GetHistoryResponse, JoinMsgLeave, ListParticipantsRequest,
+            ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse, SendMessageResponse,
+            WatchRequest, Welcome,
+        },
+    },
+};
+
+/// Events that one page of history has when the request does not say.
+const PAGE_EVENTS_DEFAULT: usize = 100;
+
+/// How long a call with a single request message may take to send it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The service under its own name.
+#[derive(Clone)]
+pub(super) struct ChatService(pub(super) Arc<Shared>);
+
+/// The service under the original's name: `Chat` alone.
+#[derive(Clone)]
+pub(super) struct OriginalChatService(pub(super) Arc<Shared>);
+
+impl NamedService for ChatService {
+    const NAME: &'static str = "chitchat.v1.ChatService";
+}
+
+impl NamedService for OriginalChatService {
+    const NAME: &'static str = "itu.chitchat.ChatService";
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Service<Request<Body>> for ChatService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { Ok(route(shared, request).await) })
+    }
+}
+
+impl Service<Request<Body>> for OriginalChatService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                ORIGINAL_CHAT_PATH => chat(&shared, request, Dialect::Original),
+                unknown => unknown_method(unknown),
+            })
+        })
+    }
+}
+
+async fn route(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let Some((_, method)) = path.rsplit_once('/') else {
+        return unknown_method(&path);
+    };
+    match method {
+        "Chat" => chat(&shared, request, Dialect::Ours),
+        "Watch" => watch(&shared, request).await,
+        "SendMessage" => {
+            let peer = peer(&request);
+            unary(&shared, request, async |request| {
+                send_message(&shared, peer, request).await
+            })
+            .await
+        }
+        "GetHistory" => {
+            unary(&shared, request, async |request| {
+                get_history(&shared, &request)
+            })
+            .await
+        }
+        "ListParticipants" => {
+            unary(&shared, request, async |request| {
+                list_participants(&shared, request).await
+            })
+            .await
+        }
+        "ListRooms" => {
+            unary(&shared, request, async |ListRoomsRequest {}| {
+                list_rooms(&shared).await
+            })
+            .await
+        }
+        _ => unknown_method(&path),
+    }
+}
+
+fn unknown_method(path: &str) -> Response<Body> {
+    Status::from(Fault::UnknownMethod(path.into())).into_http()
+}
+
+fn peer(request: &Request<Body>) -> Option<IpAddr> {
+    let info = request.extensions().get::<TcpConnectInfo>()?;
+    Some(info.remote_addr()?.ip())
+}
+
+/// Taking part: a task hears the client, the response body tells it.
+fn chat(shared: &Arc<Shared>, request: Request<Body>, dialect: Dialect) -> Response<Body> {
+    let inbound = Inbound::new(request.into_body(), shared.limits.message_bytes);
+    let outbox = Outbox::new();
+    let subscriber = shared.subscriber(&outbox);
+    shared
+        .tasks
+        .spawn(chat::serve(Arc::clone(shared), inbound, outbox, dialect));
+    subscriber.into_response()
+}
+
+/// Reading without taking part.
+async fn watch(shared: &Shared, request: Request<Body>) -> Response<Body> {
+    match subscribe(shared, request).await {
+        Ok(subscriber) => subscriber.into_response(),
+        Err(status) => status.into_http(),
+    }
+}
+
+async fn subscribe(shared: &Shared, request: Request<Body>) -> Result<Subscriber, Status> {
+    let request: WatchRequest = only_message(shared, request).await?;
+    let room = existing_or_default(&request.room)?;
+    let feed = shared.feeds.watch(&room).ok_or(Fault::TooManyRooms)?;
+    let resume = request.resume.map(|resume| Resume {
+        epoch: resume.epoch,
+        after_sequence: resume.after_sequence,
+    });
+    let name = room.clone();
+    let (reading, timestamp) = shared
+        .order
+        .look(move |service| {
+            let backlog = request.backlog as usize;
+            (
+                service.reading(&name, resume.as_ref(), backlog),
+                service.now(),
+            )
+        })
+        .await?;
+    let welcome = Welcome {
+        id: 0,
+        session: String::new(),
+        epoch: shared.epoch.clone(),
+        recovered: reading.recovered,
+        head: reading.head,
+    };
+    let outbox = Outbox::new();
+    outbox.start(
+        Start {
+            reader: feed.subscribe(),
+            cursor: reading.after,
+        },
+        Some(private_welcome(&room, timestamp, welcome)),
+    );
+    Ok(shared.subscriber(&outbox))
+}
+
+async fn send_message(
+    shared: &Shared,
+    peer: Option<IpAddr>,
+    message: JoinMsgLeave,
+) -> Result<SendMessageResponse, Status> {
+    let room = room_or_default(&message.room);
+    let rate = shared.limits.rate;
+    let in_time = match message.id {
+        0 => shared.outsiders.take(peer, rate, Instant::now()),
+        id => shared
+            .unary_senders
+            .take((room.clone(), id), rate, Instant::now()),
+    };
+    if !in_time {
+        return Err(Fault::TooFast { limit: rate }.into());
+    }
+    let poster = match message.id {
+        ..0 => return Err(Rejection::BadId.into()),
+        0 => Poster::Outsider {
+            id: shared.pick_if_none(0),
+            name: message.client_name,
+            bot: message.bot,
+        },
+        id if message.session.is_empty() => return Err(Fault::NoSession(id).into()),
+        id => Poster::Participant {
+            id,
+            session: digest(&message.session),
+        },
+    };
+    let action = Action::Post {
+        poster,
+        text: message.msg,
+        message_id: message.message_id,
+    };
+    let span = shared.tracer.order(&message.traceparent, &room);
+    let command = command(&room, Some(message.timestamp), &span, action);
+    match shared.order.ask(command, span).await?.answer {
+        Answer::Stored {
+            timestamp,
+            sequence,
+        } => Ok(SendMessageResponse {
+            timestamp,
+            sequence,
+            duplicate: false,
+        }),
+        Answer::Duplicate {
+            timestamp,
+            sequence,
+            ..
+        } => Ok(SendMessageResponse {
+            timestamp,
+            sequence,
+            duplicate: true,
+        }),
+        Answer::Refused { refusal, .. } => Err(Status::from(&refusal)),
+        Answer::Rejected(rejection) => Err(rejection.into()),
+        Answer::Joined { .. } | Answer::Left { .. } | Answer::Void => {
+            unreachable!("a post is stored or not")
+        }
+    }
+}
+
+fn get_history(shared: &Shared, request: &GetHistoryRequest) -> Result<GetHistoryResponse, Status> {
+    let room = existing_or_default(&request.room)?;
+    let range = match (request.after_sequence, request.before_sequence) {
+        (0, before) if before > 0 => Range::Before(before),
+        (after, before) => Range::After { after, before },
+    };
+    let limit = match request.limit as usize {
+        0 => PAGE_EVENTS_DEFAULT,
+        limit => limit.min(PAGE_EVENTS_MAX),
+    };
+    let page = shared.journal.read(&room, range, limit);
+    let events = page
+        .events
+        .iter()
+        .map(|(_, frame)| frame.decode())
+        .collect::<Result<_, _>>()
+        .map_err(|error| Status::data_loss(format!("a stored event cannot be read: {error}")))?;
+    Ok(GetHistoryResponse {
+        events,
+        more: page.more,
+        epoch: shared.epoch.clone(),
+    })
+}
+
+async fn list_participants(
+    shared: &Shared,
+    request: ListParticipantsRequest,
+) -> Result<ListParticipantsResponse, Status> {
+    let room = existing_or_default(&request.room)?;
+    let response = shared.order.look(move |service| ListParticipantsResponse {
+        participants: service
+            .participants(&room)
+            .map(|member| v1::Participant {
+                id: member.id,
+                name: member.name.clone(),
+                bot: member.bot,
+                joined_sequence: member.joined_sequence,
+                joined_timestamp: member.joined_timestamp,
+            })
+            .collect(),
+        timestamp: service.now(),
+    });
+    Ok(response.await?)
+}
+
+async fn list_rooms(shared: &Shared) -> Result<ListRoomsResponse, Status> {
+    let response = shared.order.look(|service| ListRoomsResponse {
+        rooms: service
+            .rooms()
+            .map(|room| v1::Room {
+                name: room.name,
+                participants: u32::try_from(room.participants).unwrap_or(u32::MAX),
+                head: room.head,
+                first: room.first,
+            })
+            .collect(),
+        timestamp: service.now(),
+    });
+    Ok(response.await?)
+}
+
+/// The room that a request names; it need not have a history.
+fn existing_or_default(room: &str) -> Result<String, Status> {
+    let room = room_or_default(room);
+    if text::is_room(&room) {
+        Ok(room)
+    } else {
+        Err(Rejection::BadRoom.into())
+    }
+}
+
+/// A call with one message each way.
+async fn unary<Q, A>(
+    shared: &Shared,
+    request: Request<Body>,
+    answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
+) -> Response<Body>
+where
+    Q: prost::Message + Default + 'static,
+    A: prost::Message,
+{
+    let answered = match only_message(shared, request).await {
+        Ok(message) => answer(message).await,
+        Err(status) => Err(status),
+    };
+    match answered {
+        Ok(message) => {
+            let mut response = Response::new(Body::new(Reply::new(&message)));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+            response
+        }
+        Err(status) => status.into_http(),
+    }
+}
+
+/// The message of a call that has one.
+async fn only_message<Q>(shared: &Shared, request: Request<Body>) -> Result<Q, Status>
+where
+    Q: prost::Message + Default + 'static,
+{
+    if shared.draining.is_cancelled() {
+        return Err(Fault::Draining.into());
+    }
+    let mut inbound = Inbound::new(request.into_body(), shared.limits.message_bytes);
+    match timeout(REQUEST_TIMEOUT, inbound.next()).await {
+        Ok(Received::Message(message)) => Ok(message),
+        Ok(Received::Fault(fault)) => Err(fault.into()),
+        Ok(Received::HalfClose | Received::Broken) | Err(_) => {
+            Err(Fault::Malformed("there is no request message".into()).into())
+        }
+    }
+}
+
+/// A response of one message.
+struct Reply {
+    frame: Option<Bytes>,
+    ended: bool,
+}
+
+impl Reply {
+    fn new(message: &impl prost::Message) -> Self {
+        Self {
+            frame: Some(Frame::of(message).bytes()),
+            ended: false,
+        }
+    }
+}
+
+impl http_body::Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+        if let Some(frame) = self.frame.take() {
+            return Poll::Ready(Some(Ok(BodyFrame::data(frame))));
+        }
+        let ended = std::mem::replace(&mut self.ended, true);
+        Poll::Ready((!ended).then(|| Ok(BodyFrame::trailers(trailers(&Status::ok(""))))))
+    }
+}

@@ -1,0 +1,191 @@
+//! The response body of `Chat` and `Watch`: a cursor into a room's feed, as ready gRPC frames.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, header::CONTENT_TYPE};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Status, body::Body};
+
+use super::{
+    outbox::{Next, Outbox, Private, Start},
+    status::Fault,
+};
+use crate::{
+    feed::{Read, Reader},
+    journal::{Journal, Range},
+    order::Order,
+    room::PAGE_EVENTS_MAX,
+    wire::{Frame, notice, v1::NoticeCode},
+};
+
+/// What a subscriber's body reads from.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) journal: Journal,
+    pub(super) order: Order,
+}
+
+/// One subscriber.
+pub(super) struct Subscriber {
+    sources: Sources,
+    outbox: Arc<Outbox>,
+    draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    reader: Option<Reader>,
+    /// The last sequence that was sent, or skipped.
+    cursor: u64,
+    /// Frames after `cursor` that are taken and not sent yet.
+    taken: VecDeque<Frame>,
+    ended: bool,
+}
+
+impl Subscriber {
+    pub(super) fn new(
+        sources: Sources,
+        outbox: Arc<Outbox>,
+        draining: WaitForCancellationFutureOwned,
+    ) -> Self {
+        Self {
+            sources,
+            outbox,
+            draining: Some(Box::pin(draining)),
+            reader: None,
+            cursor: 0,
+            taken: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// As the response of a gRPC call. Headers go out at once: some clients send their first message only after them.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::new(self));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+        response
+    }
+
+    /// The next thing to send.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame, Status>> {
+        self.notice_drain(context);
+        loop {
+            if let Some(frame) = self.taken.pop_front() {
+                self.cursor += 1;
+                return Poll::Ready(Ok(frame));
+            }
+            if let Some(Start { reader, cursor }) = self.outbox.take_start() {
+                (self.reader, self.cursor) = (Some(reader), cursor);
+            }
+            let until = match self.outbox.next(self.cursor, context) {
+                Next::Private(private) => return Poll::Ready(Ok(self.private(private))),
+                Next::End(status) => return Poll::Ready(Err(status)),
+                Next::Events { until } => until,
+            };
+            ready!(self.poll_take(until, context));
+        }
+    }
+
+    fn private(&mut self, private: Private) -> Frame {
+        self.cursor = self.cursor.max(private.stands_for);
+        private.frame
+    }
+
+    /// Takes what the room has after the cursor; pending until there is something.
+    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<()> {
+        let Some(reader) = &self.reader else {
+            return Poll::Pending;
+        };
+        match reader.read(self.cursor, until, context) {
+            Read::Frames(frames) => self.taken = frames.into(),
+            Read::Nothing => return Poll::Pending,
+            Read::Behind => {
+                let range = Range::After {
+                    after: self.cursor,
+                    before: until.saturating_add(1),
+                };
+                let page = self
+                    .sources
+                    .journal
+                    .read(reader.room(), range, PAGE_EVENTS_MAX);
+                match page.events.first() {
+                    Some((first, _)) if *first == self.cursor + 1 => {
+                        self.taken = page.events.into_iter().map(|(_, frame)| frame).collect();
+                    }
+                    // It fell out of the history while this subscriber was on its way to it. A gap is never silent.
+                    _ => self.outbox.interrupt(Fault::TooFarBehind.into()),
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// When the server drains: one last notice, then the end.
+    fn notice_drain(&mut self, context: &mut Context<'_>) {
+        let Some(draining) = &mut self.draining else {
+            return;
+        };
+        if draining.as_mut().poll(context).is_pending() {
+            return;
+        }
+        self.draining = None;
+        let room = self.reader.as_ref().map_or("", |reader| reader.room());
+        let farewell = notice(
+            room,
+            self.sources.order.now(),
+            NoticeCode::Draining,
+            Fault::Draining.to_string(),
+        );
+        self.outbox.push(Private {
+            after: 0,
+            stands_for: 0,
+            frame: Frame::of(&farewell),
+            _place: None,
+        });
+        self.outbox.interrupt(Fault::Draining.into());
+    }
+}
+
+impl http_body::Body for Subscriber {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = match ready!(self.poll_next(context)) {
+            Ok(frame) => http_body::Frame::data(frame.bytes()),
+            Err(status) => {
+                self.ended = true;
+                http_body::Frame::trailers(trailers(&status))
+            }
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.outbox.set_gone();
+    }
+}
+
+/// A status as gRPC sends it at the end of a response.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Its text could not be put into a header; its code can.
+        trailers.clear();
+        let _ = Status::new(status.code(), "").add_header(&mut trailers);
+    }
+    trailers
+}
