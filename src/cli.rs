@@ -5,6 +5,7 @@
 pub mod config;
 pub mod exit;
 pub mod flags;
+pub mod serve;
 
 use std::{
     io::{self, Write},
@@ -37,6 +38,9 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the server
+    Serve(serve::Args),
+
     /// Print the effective configuration, and where each value comes from
     Config(config::Args),
 }
@@ -57,6 +61,7 @@ impl Command {
     /// What stopped it, to be printed once; [`exit::of`] tells its exit code.
     pub async fn run(self, context: Context) -> anyhow::Result<Exit> {
         match self {
+            Self::Serve(args) => serve::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,
         }
     }

@@ -14,8 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     feed::{Feed, Feeds},
     journal::{Dropped, Entry, Journal},
-    room::{Action, Answer, Command, Event, Kind, Outcome, Service},
-    telemetry::{EventName, Facts, Step},
+    room::{Action, Answer, Command, Outcome, Service},
+    telemetry::{
+        EventName, Facts, Step,
+        log::{self, ServerLog},
+    },
     wire::{self, Frame},
 };
 
@@ -66,6 +69,7 @@ impl Order {
         service: Service,
         journal: Journal,
         feeds: Feeds,
+        log: ServerLog,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, jobs) = mpsc::channel(QUEUE_COMMANDS);
         let clock = Arc::new(AtomicI64::new(service.now()));
@@ -73,6 +77,7 @@ impl Order {
             service,
             journal,
             feeds,
+            log,
             clock: Arc::clone(&clock),
         };
         let order = Self {
@@ -144,6 +149,7 @@ struct Sequencer {
     service: Service,
     journal: Journal,
     feeds: Feeds,
+    log: ServerLog,
     clock: Arc<AtomicI64>,
 }
 
@@ -176,7 +182,7 @@ impl Sequencer {
         self.store_and_show(&folded);
         self.clock.store(self.service.now(), Ordering::Release);
         for done in folded {
-            done.finish(self.service.epoch());
+            done.finish(self.service.epoch(), self.log);
         }
         for look in looks {
             look(&self.service);
@@ -226,9 +232,28 @@ impl Sequencer {
 
 impl Folded {
     /// It is stored and visible: log it, end its span, tell whoever asked.
-    fn finish(self, epoch: &str) {
+    fn finish(self, epoch: &str, log: ServerLog) {
         for event in &self.outcome.events {
-            log(event);
+            log.event(&log::Event {
+                event: event.kind.into(),
+                participant: &event.sender_name,
+                id: event.sender_id,
+                lamport_time: event.timestamp,
+                room: &event.room,
+                sequence: event.sequence,
+                text: &event.text,
+            });
+        }
+        if let Answer::Refused(refused) = &self.outcome.answer {
+            log.event(&log::Event {
+                event: EventName::Refusal,
+                participant: &refused.participant,
+                id: refused.id,
+                lamport_time: refused.timestamp,
+                room: &refused.room,
+                sequence: 0,
+                text: &refused.refusal.to_string(),
+            });
         }
         if let Some(facts) = facts(&self.outcome, self.recipients, epoch) {
             self.span.end(&facts);
@@ -256,24 +281,14 @@ fn facts<'a>(outcome: &'a Outcome, recipients: usize, epoch: &'a str) -> Option<
             recipients: Some(recipients),
             ..server
         }),
-        (
-            Answer::Refused {
-                timestamp,
-                refusal,
-                message_id,
-                participant,
-                sent_timestamp,
-                ..
-            },
-            None,
-        ) => Some(Facts {
+        (Answer::Refused(refused), None) => Some(Facts {
             event: EventName::Refusal,
-            lamport_time: *timestamp,
-            lamport_message_time: *sent_timestamp,
-            participant,
-            message_id,
+            lamport_time: refused.timestamp,
+            lamport_message_time: refused.sent_timestamp,
+            participant: &refused.participant,
+            message_id: &refused.message_id,
             recipients: Some(1),
-            error: Some(refusal.name()),
+            error: Some(refused.refusal.name()),
             ..server
         }),
         _ => None,
@@ -282,18 +297,3 @@ fn facts<'a>(outcome: &'a Outcome, recipients: usize, epoch: &'a str) -> Option<
 
 /// The service's `lamport.process.id`.
 const SERVER_PROCESS: &str = "server";
-
-/// The server's log line for an event, in the report's words.
-fn log(event: &Event) {
-    let Event {
-        sender_name: name,
-        sender_id: id,
-        timestamp,
-        ..
-    } = event;
-    match event.kind {
-        Kind::Join => tracing::info!("JOIN: {name} (ID={id}) at L={timestamp}"),
-        Kind::Message => tracing::info!("Message from {name}: (L={timestamp})"),
-        Kind::Leave => tracing::info!("REMOVED: {name} (ID={id}) at L={timestamp}"),
-    }
-}

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub use self::{
     command::{Action, Command, Join, Poster, Resume},
     identity::{Digest, Incarnation},
-    outcome::{Answer, Event, Kind, Outcome, Refusal, Rejection},
+    outcome::{Answer, Event, Kind, Outcome, Refusal, Refused, Rejection},
 };
 use self::{recent::Recent, text::NameKey};
 use crate::{clock::LamportClock, config::Limits};
@@ -469,15 +469,17 @@ impl Step<'_> {
         let after = self.service.extent(&self.room).1;
         let sent_timestamp = self.possible_timestamp();
         Outcome {
-            answer: Answer::Refused {
-                timestamp: self.tick(),
-                refusal,
-                message_id,
+            answer: Answer::Refused(Refused {
+                room: self.room.clone(),
+                id: sender.id,
                 participant: sender.name.clone(),
+                refusal,
+                timestamp: self.tick(),
+                message_id,
                 sent_timestamp,
                 traceparent: self.traceparent.clone(),
                 after,
-            },
+            }),
             events: vec![],
         }
     }

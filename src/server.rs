@@ -36,7 +36,7 @@ use crate::{
     journal::Journal,
     order::Order,
     room::Service,
-    telemetry::Tracer,
+    telemetry::{Tracer, log::ServerLog},
     wire::DESCRIPTORS,
 };
 
@@ -64,6 +64,7 @@ pub struct Server {
     listener: TcpListener,
     config: config::Server,
     shared: Shared,
+    log: ServerLog,
     sequencer: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -146,7 +147,8 @@ impl Server {
         let journal = Journal::in_memory(limits.memory_bytes);
         let feeds = Feeds::new(limits.rooms);
         let service = Service::new(epoch.clone(), limits.clone());
-        let (order, sequencer) = Order::local(service, journal.clone(), feeds.clone());
+        let log = ServerLog::new(&config.telemetry);
+        let (order, sequencer) = Order::local(service, journal.clone(), feeds.clone(), log);
         let shared = Shared {
             epoch,
             limits,
@@ -165,6 +167,7 @@ impl Server {
             listener,
             config: config.server.clone(),
             shared,
+            log,
             sequencer: Box::pin(sequencer),
         })
     }
@@ -189,6 +192,7 @@ impl Server {
             listener,
             config,
             shared,
+            log,
             sequencer,
         } = self;
         let sequencer = tokio::spawn(sequencer);
@@ -212,7 +216,7 @@ impl Server {
         let mut serving = tokio::spawn(serving);
         set_health(&health, ServingStatus::Serving).await;
         if let Ok(address) = address {
-            tracing::info!("Chit Chat service running on {address}");
+            log.running(address);
         }
 
         let early = tokio::select! {
@@ -228,12 +232,14 @@ impl Server {
             None => timeout(limit, &mut serving).await.ok(),
         };
         if ended.is_none() {
-            tracing::warn!("connections still open after {limit:?} are cut");
             serving.abort();
         }
         drop(shared);
         finish(sequencer, limit).await;
-        tracing::info!("Chit Chat service stopped");
+        log.stopped(match ended {
+            Some(_) => "everybody was told",
+            None => "connections that did not close in time were cut",
+        });
         match ended {
             Some(Ok(ended)) => Ok(ended?),
             Some(Err(_)) | None => Ok(()),

@@ -1,103 +1,201 @@
 //! Traces and logs.
+//!
+//! One chat event is one trace, `send` → `order` → `deliver`, and each span carries the logical time of its step
+//! ([`Tracer`]). Spans go through the OpenTelemetry API to a collector, to a file, or nowhere ([`Telemetry`]); logs go
+//! through `tracing`, one line per event, to standard error ([`log`]). Nothing here ever makes chat wait.
 
-/// Makes the spans of a chat event's trace. Cheap to clone; does nothing where tracing is off.
-#[derive(Debug, Clone, Default)]
-pub struct Tracer {}
+pub mod attribute;
+mod delivery;
+mod environment;
+mod file;
+pub mod log;
+mod otlp;
+mod resource;
+mod trace;
+mod traceparent;
 
-/// What a sender's span stands for; also the first word of its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sending {
-    /// `join {room}`
-    Join,
-    /// `send {room}`
-    Message,
-    /// `leave {room}`
-    Leave,
-}
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-/// What kind of event a step belongs to: `chat.event.type`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum EventName {
-    /// `join`
-    Join,
-    /// `message`
-    #[default]
-    Message,
-    /// `leave`
-    Leave,
-    /// `refusal`
-    Refusal,
-}
+use opentelemetry::{InstrumentationScope, trace::TracerProvider as _};
+use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
+use tokio::runtime::Runtime;
+use tracing::warn;
 
-/// What is known about a step when it ends; becomes the span's attributes (see `design` names in the comments).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Facts<'a> {
-    /// `chat.event.type`
-    pub event: EventName,
-    /// `lamport.time`: the process's clock after the tick of this step.
-    pub lamport_time: i64,
-    /// `lamport.message.time`: the timestamp that the message carried in; none for a root, and where it was refused.
-    pub lamport_message_time: Option<i64>,
-    /// `lamport.process.id` and `messaging.client.id`: `server`, or the participant's id.
-    pub process_id: &'a str,
-    /// `chat.participant.name`: who the event is about.
-    pub participant: &'a str,
-    /// `messaging.message.id`; empty: left out.
-    pub message_id: &'a str,
-    /// `chat.room.sequence`; 0: left out.
-    pub sequence: u64,
-    /// `chat.history.epoch`; empty: left out.
-    pub epoch: &'a str,
-    /// `chat.message.text`, if `telemetry.text` allows it.
-    pub text: &'a str,
-    /// `chat.broadcast.recipients`
-    pub recipients: Option<usize>,
-    /// `error.type`, and status ERROR.
-    pub error: Option<&'static str>,
-}
+use crate::config;
+use delivery::Delivery;
+pub use environment::Environment;
+pub use trace::{EventName, Facts, Sending, Step, Tracer};
 
-/// One step of an event's trace that is under way; dropped without [`Step::end`] it leaves no span.
+/// How long [`Telemetry::shutdown`] may take to deliver what is still queued; what is left then is lost and counted.
+///
+/// A process has 10 s from SIGTERM to its end (the custom of container runtimes); chat's own drain comes first.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A process's traces, from start to shutdown. The default does nothing.
 #[derive(Debug, Default)]
-pub struct Step {}
+pub struct Telemetry {
+    tracer: Tracer,
+    running: Option<Running>,
+}
 
-impl Tracer {
-    /// The sending client's step: a root, kind PRODUCER, named `send {room}` (or `join`, `leave`).
+#[derive(Debug)]
+struct Running {
+    provider: SdkTracerProvider,
+    deliveries: Vec<Arc<Delivery>>,
+    /// Of the OTLP exporter.
+    runtime: Option<Runtime>,
+}
+
+impl Telemetry {
+    /// Starts tracing, if the environment names a collector or the configuration a file.
+    ///
+    /// `service` is what the process is called in traces unless `OTEL_SERVICE_NAME` says otherwise: `chitchat-server`,
+    /// or a participant's name in lowercase. Never fails: what cannot be had (a bad endpoint, a file that does not open)
+    /// is logged in one line and left out. `OTEL_SDK_DISABLED=true` turns everything off, `OTEL_TRACES_EXPORTER=none`
+    /// all but the file.
     #[must_use]
-    pub fn send(&self, _sending: Sending, _room: &str) -> Step {
-        Step {}
+    pub fn start(config: &config::Telemetry, service: &str, environment: &Environment) -> Self {
+        if environment.disabled() {
+            return Self::default();
+        }
+        let mut deliveries = Vec::new();
+        let mut provider = SdkTracerProvider::builder();
+        // The file first: it is never slow, and a collector that hangs must not cost it the shutdown's time.
+        provider = with_file(provider, &mut deliveries, config, environment);
+        let runtime;
+        (provider, runtime) = with_collector(provider, &mut deliveries, environment);
+        if deliveries.is_empty() {
+            return Self::default();
+        }
+        let provider = provider
+            .with_resource(resource::resource(service, environment))
+            .build();
+        let scope = InstrumentationScope::builder("chitchat")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        Self {
+            tracer: Tracer::new(provider.tracer_with_scope(scope), config.text),
+            running: Some(Running {
+                provider,
+                deliveries,
+                runtime,
+            }),
+        }
     }
 
-    /// The server's step: `order {room}`, kind CONSUMER, child of `traceparent`; without one (or with a bad one) a root
-    /// that the sampler decides about.
+    /// Makes the spans.
     #[must_use]
-    pub fn order(&self, _traceparent: &str, _room: &str) -> Step {
-        Step {}
+    pub fn tracer(&self) -> Tracer {
+        self.tracer.clone()
     }
 
-    /// A receiving client's step: `deliver {room}`, kind CONSUMER, child of `traceparent`; nothing without one.
-    #[must_use]
-    pub fn deliver(&self, _traceparent: &str, _room: &str) -> Step {
-        Step {}
+    /// Delivers what is queued and stops. Steps that end later leave no span.
+    ///
+    /// Blocks the thread, at most [`SHUTDOWN_TIMEOUT`], and may be called from anywhere, an async `main` included.
+    /// Dropping does the same, so that no way out forgets it.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        let Some(Running {
+            provider,
+            deliveries,
+            runtime,
+        }) = self.running.take()
+        else {
+            return;
+        };
+        // On a thread of its own, because the SDK's limit holds for each destination and not for the sum. The provider
+        // goes before the runtime: after it, every export would fail.
+        let (stopped, wait) = mpsc::channel();
+        let stopping = thread::Builder::new()
+            .name("telemetry-stop".into())
+            .spawn(move || {
+                let _ = provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
+                let _ = stopped.send(());
+            });
+        if stopping.is_ok() {
+            let _ = wait.recv_timeout(SHUTDOWN_TIMEOUT);
+        }
+        for delivery in deliveries {
+            delivery.close();
+        }
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
     }
 }
 
-impl Step {
-    /// This step's span as a W3C `traceparent`; empty when there is none or it is not sampled.
-    #[must_use]
-    pub fn traceparent(&self) -> String {
-        String::new()
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.stop();
     }
-
-    /// Ends the step now, with what is known about it.
-    pub fn end(self, _facts: &Facts<'_>) {}
 }
 
-impl From<crate::room::Kind> for EventName {
-    fn from(kind: crate::room::Kind) -> Self {
-        match kind {
-            crate::room::Kind::Join => Self::Join,
-            crate::room::Kind::Message => Self::Message,
-            crate::room::Kind::Leave => Self::Leave,
+fn with_file(
+    provider: TracerProviderBuilder,
+    deliveries: &mut Vec<Arc<Delivery>>,
+    config: &config::Telemetry,
+    environment: &Environment,
+) -> TracerProviderBuilder {
+    let Some(path) = &config.file else {
+        return provider;
+    };
+    match file::JsonLines::open(path) {
+        Ok(exporter) => {
+            let (processor, delivery) =
+                Delivery::start(path.display().to_string(), exporter, environment);
+            deliveries.push(delivery);
+            provider.with_span_processor(processor)
+        }
+        Err(error) => {
+            warn!(
+                "traces: telemetry.file {}: {error}; none are written",
+                path.display()
+            );
+            provider
+        }
+    }
+}
+
+fn with_collector(
+    provider: TracerProviderBuilder,
+    deliveries: &mut Vec<Arc<Delivery>>,
+    environment: &Environment,
+) -> (TracerProviderBuilder, Option<Runtime>) {
+    match open_collector(environment) {
+        Ok(None) => (provider, None),
+        Ok(Some((name, exporter, runtime))) => {
+            let (processor, delivery) = Delivery::start(name, exporter, environment);
+            deliveries.push(delivery);
+            (provider.with_span_processor(processor), Some(runtime))
+        }
+        Err(reason) => {
+            warn!("traces: {reason}; none are sent");
+            (provider, None)
+        }
+    }
+}
+
+fn open_collector(
+    environment: &Environment,
+) -> Result<Option<(String, otlp::Otlp, Runtime)>, String> {
+    let Some(collector) = environment.collector()? else {
+        return Ok(None);
+    };
+    let runtime = otlp::runtime().map_err(|error| error.to_string())?;
+    let exporter = otlp::Otlp::new(&collector, &runtime).map_err(|error| error.to_string());
+    match exporter {
+        Ok(exporter) => Ok(Some((collector.name().to_owned(), exporter, runtime))),
+        Err(reason) => {
+            // Dropping a runtime inside another one panics.
+            runtime.shutdown_background();
+            Err(reason)
         }
     }
 }

@@ -100,22 +100,7 @@ pub enum Answer {
         message_id: String,
     },
     /// The content was refused: a tick, and no event.
-    Refused {
-        /// The logical time of the refusal.
-        timestamp: i64,
-        /// Why.
-        refusal: Refusal,
-        /// The sender's id for it; empty for none.
-        message_id: String,
-        /// Who sent it.
-        participant: String,
-        /// The timestamp that the message carried, if it did and it was possible.
-        sent_timestamp: Option<i64>,
-        /// The server's span; empty when unsampled.
-        traceparent: String,
-        /// The room's last sequence before it: where its notice belongs in what the sender reads.
-        after: u64,
-    },
+    Refused(Refused),
     /// The request was refused: no tick, nothing changed.
     Rejected(Rejection),
     /// The participant left.
@@ -127,6 +112,29 @@ pub enum Answer {
     },
     /// It was about a participant or a stream that is not there any more: nothing changed.
     Void,
+}
+
+/// Content that was refused: what its sender is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// The room.
+    pub room: String,
+    /// Who sent it.
+    pub id: i32,
+    /// That participant's name.
+    pub participant: String,
+    /// Why.
+    pub refusal: Refusal,
+    /// The logical time of the refusal.
+    pub timestamp: i64,
+    /// The sender's id for the message; empty for none.
+    pub message_id: String,
+    /// The timestamp that the message carried, if it did and it was possible.
+    pub sent_timestamp: Option<i64>,
+    /// The server's span; empty when unsampled.
+    pub traceparent: String,
+    /// The room's last sequence before it: where its notice belongs in what the sender reads.
+    pub after: u64,
 }
 
 /// Why content was refused; its text is what the sender reads.

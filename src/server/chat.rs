@@ -455,18 +455,13 @@ impl Stream<'_> {
 /// What the sender of a message is told, and after which event; or how its stream ends.
 fn answer(room: &str, answer: Answer) -> Result<Option<(u64, ServerMessage)>, Status> {
     match answer {
-        Answer::Refused {
-            timestamp,
-            refusal,
-            message_id,
-            after,
-            traceparent,
-            ..
-        } => {
-            let mut notice = wire::notice(room, timestamp, code(&refusal), refusal.to_string());
-            answering(&mut notice, message_id);
-            notice.traceparent = traceparent;
-            Ok(Some((after, notice)))
+        Answer::Refused(refused) => {
+            let words = refused.refusal.to_string();
+            let mut notice = wire::notice(room, refused.timestamp, code(&refused.refusal), words);
+            answering(&mut notice, refused.message_id);
+            notice.traceparent = refused.traceparent;
+            notice.sent_timestamp = refused.sent_timestamp.unwrap_or(0);
+            Ok(Some((refused.after, notice)))
         }
         Answer::Duplicate {
             timestamp,

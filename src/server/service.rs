@@ -252,7 +252,7 @@ async fn send_message(
             sequence,
             duplicate: true,
         }),
-        Answer::Refused { refusal, .. } => Err(Status::from(&refusal)),
+        Answer::Refused(refused) => Err(Status::from(&refused.refusal)),
         Answer::Rejected(rejection) => Err(rejection.into()),
         Answer::Joined { .. } | Answer::Left { .. } | Answer::Void => {
             unreachable!("a post is stored or not")
