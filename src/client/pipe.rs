@@ -2,10 +2,7 @@
 //!
 //! Every line of input is a text; there are no commands. What goes wrong is told on standard error.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::time::{Instant, sleep_until};
@@ -14,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     render,
     session::{Ending, Options, Session, Update},
-    stdio::{Line, Lines, Output},
+    stdio::{Line, Lines, Output, tell},
     text,
 };
 use crate::{
@@ -269,9 +266,4 @@ async fn next_line(input: &mut Option<Lines>) -> Option<io::Result<Line>> {
         Some(lines) => lines.next().await,
         None => None,
     }
-}
-
-fn tell(what: &str) {
-    // With standard error gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "chitchat: {what}");
 }

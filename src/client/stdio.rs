@@ -5,7 +5,7 @@
 //! the streams non-blocking instead would change them for every process that shares them, the shell among them.)
 
 use std::{
-    io::{self, PipeReader, PipeWriter},
+    io::{self, PipeReader, PipeWriter, Write as _},
     os::fd::{AsFd, BorrowedFd},
     thread::JoinHandle,
 };
@@ -215,6 +215,12 @@ impl Thread {
     }
 }
 
+/// A word to the person on standard error, beside what was asked for.
+pub(crate) fn tell(what: &str) {
+    // With standard error gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "chitchat: {what}");
+}
+
 /// Waits until `fd` is ready for `wanted`; `false` if it is to stop instead.
 fn ready(fd: BorrowedFd<'_>, wanted: PollFlags, stop: &PipeReader) -> io::Result<bool> {
     loop {
@@ -311,8 +317,6 @@ fn write_pieces(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn lines_of(input: &[u8]) -> Vec<Line> {

@@ -28,7 +28,10 @@ use super::{
     session::{Ending, JoinError, Options, Received, Session, Update},
     text,
 };
-use crate::config::{Client, Limits};
+use crate::{
+    config::{self, Client, Limits},
+    telemetry::{Environment, Telemetry},
+};
 use command::Command;
 use editor::Input;
 use screen::Screen;
@@ -55,8 +58,8 @@ pub struct Visitor {
     pub client: Client,
     /// What is too long to be sent.
     pub limits: Limits,
-    /// How to join, but for the name.
-    pub options: Options,
+    /// Where traces go.
+    pub telemetry: config::Telemetry,
 }
 
 /// Lets the person at the terminal take part until it leaves, or `stop` is cancelled.
@@ -79,6 +82,8 @@ pub async fn run(visitor: Visitor, stop: CancellationToken) -> anyhow::Result<()
         never = stop_when_hung_up(stop) => match never {},
     };
     visit.screen.close().await;
+    // Last, because it may take its time: the person has the terminal back.
+    visit.telemetry.shutdown();
     outcome
 }
 
@@ -102,6 +107,8 @@ struct Visit {
     visitor: Visitor,
     screen: Screen,
     style: Style,
+    /// Under the name of the participant; the default until there is one.
+    telemetry: Telemetry,
     stop: CancellationToken,
 }
 
@@ -117,6 +124,7 @@ impl Visit {
                 variable("TERM").as_deref(),
                 terminal,
             ),
+            telemetry: Telemetry::default(),
             stop,
         })
     }
@@ -189,9 +197,14 @@ impl Visit {
 
     /// Joins as `name`, waiting for the server if need be. The inner error is that the name cannot be had.
     async fn reach(&mut self, name: &str) -> anyhow::Result<Result<Session, Status>> {
+        self.telemetry = Telemetry::start(
+            &self.visitor.telemetry,
+            &name.to_lowercase(),
+            &Environment::of_process(),
+        );
         let options = Options {
-            name: name.to_owned(),
-            ..self.visitor.options.clone()
+            tracer: self.telemetry.tracer(),
+            ..Options::new(&self.visitor.client, name)
         };
         let mut pause = RETRY_MIN;
         loop {
