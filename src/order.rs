@@ -1,12 +1,14 @@
 //! Gives all commands one order, and carries each through the rules, the journal and the feed.
 //!
 //! `local`: a queue inside this process and one task that owns the state, so that there is nothing to lock. Whatever
-//! waits is taken as one batch: folded, stored, then made visible, then answered. Nobody sees or is told what is not
-//! stored.
+//! waits is taken as one batch: folded, stored, answered, made visible. Nobody is told or sees what is not stored.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::UNIX_EPOCH,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -53,7 +55,7 @@ struct Submission {
     reply: Reply,
 }
 
-/// Hears what became of a command; must not block.
+/// Hears what became of a command, once it is stored and before its events can be read; must not block.
 pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
 
 /// The order does not take commands any more: the server stops.
@@ -64,7 +66,6 @@ pub struct Stopped;
 impl Order {
     /// An order over `service`, and the task's future that its owner must run until it ends, which it does once all
     /// clones of the inlet are dropped.
-    #[must_use]
     pub fn local(
         service: Service,
         journal: Journal,
@@ -179,11 +180,14 @@ impl Sequencer {
                 Job::Look(look) => looks.push(look),
             }
         }
-        self.store_and_show(&folded);
+        let stored = self.store(&folded);
         self.clock.store(self.service.now(), Ordering::Release);
+        // Answers before events: a notice is in its subscriber's outbox, and a leaver's stream has its end, before the
+        // events that they must not come after are there to be read.
         for done in folded {
             done.finish(self.service.epoch(), self.log);
         }
+        show(stored);
         for look in looks {
             look(&self.service);
         }
@@ -200,38 +204,49 @@ impl Sequencer {
         }
     }
 
-    fn store_and_show(&mut self, folded: &[Folded]) {
-        let mut entries = Vec::new();
-        let mut shown: Vec<Arc<Feed>> = Vec::new();
-        for event in folded.iter().flat_map(|done| &done.outcome.events) {
-            let feed = self.feeds.open(&event.room);
-            entries.push(Entry {
-                room: Arc::clone(feed.room()),
-                sequence: event.sequence,
-                frame: Frame::of(&wire::event(event)),
-            });
-            shown.push(feed);
-        }
-        let dropped = self.journal.append(entries.clone());
-        for (entry, feed) in entries.into_iter().zip(&shown) {
-            feed.append(entry.sequence, entry.frame);
-        }
-        shown.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        shown.iter().for_each(|feed| feed.wake());
-        for Dropped { room, first } in dropped {
+    /// Makes the batch's events safe; nobody has seen them yet.
+    fn store(&mut self, folded: &[Folded]) -> Vec<(Arc<Feed>, Entry)> {
+        let events = folded.iter().flat_map(|done| &done.outcome.events);
+        let stored: Vec<_> = events
+            .map(|event| {
+                let feed = self.feeds.open(&event.room);
+                let entry = Entry {
+                    room: Arc::clone(feed.room()),
+                    sequence: event.sequence,
+                    frame: Frame::of(&wire::event(event)),
+                };
+                (feed, entry)
+            })
+            .collect();
+        let entries = stored.iter().map(|(_, entry)| entry.clone()).collect();
+        for Dropped { room, first } in self.journal.append(entries) {
+            // No logical time passes: what is dropped from a history is no event of it.
             let _ = self.service.apply(Command {
                 room: room.to_string(),
                 timestamp: None,
-                accepted_at: std::time::UNIX_EPOCH,
+                accepted_at: UNIX_EPOCH,
                 traceparent: String::new(),
                 action: Action::Trim { first },
             });
         }
+        stored
     }
 }
 
+/// Makes stored events visible, and wakes each room's readers once.
+fn show(stored: Vec<(Arc<Feed>, Entry)>) {
+    let mut feeds: Vec<Arc<Feed>> = Vec::new();
+    for (feed, entry) in stored {
+        feed.append(entry.sequence, entry.frame);
+        if !feeds.iter().any(|seen| Arc::ptr_eq(seen, &feed)) {
+            feeds.push(feed);
+        }
+    }
+    feeds.iter().for_each(|feed| feed.wake());
+}
+
 impl Folded {
-    /// It is stored and visible: log it, end its span, tell whoever asked.
+    /// It is stored: log it, end its span, tell whoever asked.
     fn finish(self, epoch: &str, log: ServerLog) {
         for event in &self.outcome.events {
             log.event(&log::Event {

@@ -9,5 +9,8 @@
 
 mod support;
 
+/// The report's own session, with the report's logical times.
+mod report;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;

@@ -1,0 +1,143 @@
+//! A real server on a real port, inside the test's process.
+
+use std::{net::SocketAddr, time::Duration};
+
+use chitchat::{
+    config::{Config, Data},
+    server::{ServeError, Server},
+    telemetry::Tracer,
+    wire::v1::{
+        GetHistoryRequest, ListParticipantsRequest, ServerMessage,
+        chat_service_client::ChatServiceClient,
+    },
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{raw::Raw, within};
+
+/// How long a vanished participant may come back, in tests.
+pub const GRACE: Duration = Duration::from_millis(300);
+
+/// A server that runs; it stops when this is dropped, or by [`TestServer::stop`].
+pub struct TestServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), ServeError>>,
+}
+
+/// A server with the settings of the tests: in memory, a short grace, any port of 127.0.0.1.
+pub async fn start() -> TestServer {
+    start_with(|_| {}).await
+}
+
+/// The same with some settings changed.
+pub async fn start_with(change: impl FnOnce(&mut Config)) -> TestServer {
+    start_traced(change, Tracer::default()).await
+}
+
+/// The same, with spans.
+pub async fn start_traced(change: impl FnOnce(&mut Config), tracer: Tracer) -> TestServer {
+    let mut config = Config::default();
+    config.server.listen = ([127, 0, 0, 1], 0).into();
+    config.server.data = Data::Memory;
+    config.server.grace = GRACE;
+    change(&mut config);
+    let server = Server::bind(&config, tracer)
+        .await
+        .expect("the server should start");
+    let address = server.local_addr().expect("the server has an address");
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(server.run(stop.clone()));
+    TestServer {
+        address,
+        stop,
+        running,
+    }
+}
+
+impl TestServer {
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self) -> Channel {
+        Channel::from_shared(self.url())
+            .expect("the address is an address")
+            .connect()
+            .await
+            .expect("the server should accept connections")
+    }
+
+    /// The generated client, on a connection of its own.
+    pub async fn client(&self) -> ChatServiceClient<Channel> {
+        ChatServiceClient::new(self.connect().await)
+    }
+
+    /// A stream of `Chat` on a connection of its own; nothing is said on it yet.
+    pub async fn chat(&self) -> Raw {
+        Raw::open(self.connect().await, "/chitchat.v1.ChatService/Chat").await
+    }
+
+    /// The same by the original's path.
+    pub async fn original_chat(&self) -> Raw {
+        Raw::open(self.connect().await, "/itu.chitchat.ChatService/Chat").await
+    }
+
+    /// A participant of the lobby, whose own JOIN has been read.
+    pub async fn joined(&self, name: &str) -> Raw {
+        let mut raw = self.chat().await;
+        raw.join(name).await;
+        raw
+    }
+
+    /// All events of `room`.
+    pub async fn history(&self, room: &str) -> Vec<ServerMessage> {
+        let request = GetHistoryRequest {
+            room: room.into(),
+            limit: 1_000,
+            ..GetHistoryRequest::default()
+        };
+        let response = self.client().await.get_history(request).await;
+        let page = response.expect("history should be read").into_inner();
+        assert!(!page.more, "the test reads one page");
+        page.events
+    }
+
+    /// The names of those in `room`.
+    pub async fn names(&self, room: &str) -> Vec<String> {
+        let request = ListParticipantsRequest { room: room.into() };
+        let response = self.client().await.list_participants(request).await;
+        let list = response.expect("participants should be listed");
+        let participants = list.into_inner().participants;
+        participants.into_iter().map(|one| one.name).collect()
+    }
+
+    /// Tells it to stop, without waiting.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops it and waits until it has.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        within("the server to stop", &mut self.running)
+            .await
+            .expect("the server should not panic")
+            .expect("the server should stop well");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
