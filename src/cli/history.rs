@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use anyhow::{Context as _, anyhow};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{Context, exit::Exit, flags};
 use crate::{
@@ -60,7 +60,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         last: 0,
     };
     let read = tokio::select! {
-        read = reading.to_its_end(&args) => read,
+        read = reading.run(&args) => read,
         () = stop.cancelled() => Ok(()),
     };
     match read.err().filter(|error| !unread(error)) {
@@ -87,26 +87,23 @@ struct Reading {
 }
 
 impl Reading {
-    async fn to_its_end(&mut self, args: &Args) -> anyhow::Result<()> {
+    async fn run(&mut self, args: &Args) -> anyhow::Result<()> {
         let read = match args.last {
             Some(count) => self.newest(count).await,
             None => self.rest().await,
         };
-        match read {
-            Ok(()) => {}
-            Err(Stop::Status(status)) => return Err(self.told(&status)),
-            Err(Stop::Output(error)) => return Err(error.into()),
+        read.map_err(|stop| self.told(stop))?;
+        if !args.follow {
+            return Ok(());
         }
-        while args.follow {
+        loop {
             match self.follow().await {
-                Ok(()) => {}
                 Err(Stop::Status(status)) if passing(&status) => {}
-                Err(Stop::Status(status)) => return Err(self.told(&status)),
-                Err(Stop::Output(error)) => return Err(error.into()),
+                Err(stop) => return Err(self.told(stop)),
+                Ok(()) => {}
             }
             tokio::time::sleep(RETRY.mul_f64(rand::rng().random_range(0.1..1.0))).await;
         }
-        Ok(())
     }
 
     async fn newest(&mut self, count: u32) -> Result<(), Stop> {
@@ -144,7 +141,7 @@ impl Reading {
     /// Watches until the connection breaks, or something is missing.
     async fn follow(&mut self) -> Result<(), Stop> {
         let mut events = self.reader.watch(self.epoch.clone(), self.last).await?;
-        let Some(welcome) = next(&mut events).await?.and_then(|first| first.welcome) else {
+        let Some(welcome) = events.message().await?.and_then(|first| first.welcome) else {
             return Ok(());
         };
         if !welcome.recovered {
@@ -153,7 +150,7 @@ impl Reading {
             }
             return self.rest().await;
         }
-        while let Some(event) = next(&mut events).await? {
+        while let Some(event) = events.message().await? {
             self.show(&event).await?;
         }
         Ok(())
@@ -177,8 +174,11 @@ impl Reading {
         Ok(())
     }
 
-    fn told(&self, status: &Status) -> anyhow::Error {
-        anyhow!("{}: {}", self.server, render::clean(status.message()))
+    fn told(&self, stop: Stop) -> anyhow::Error {
+        match stop {
+            Stop::Status(status) => anyhow!("{}: {}", self.server, render::clean(status.message())),
+            Stop::Output(error) => error.into(),
+        }
     }
 
     async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<Exit> {
@@ -194,10 +194,6 @@ impl Reading {
         }
         Ok(Exit::Good)
     }
-}
-
-async fn next(events: &mut Streaming<ServerMessage>) -> Result<Option<ServerMessage>, Status> {
-    events.message().await
 }
 
 /// Why reading does not go on.

@@ -63,7 +63,7 @@ pub async fn run(
         failed: None,
         stop,
     };
-    let ending = talk.to_its_end().await;
+    let ending = talk.run().await;
     talk.finish(ending).await
 }
 
@@ -90,7 +90,7 @@ struct Talk<'a> {
 }
 
 enum Next {
-    Heard(Option<Update>),
+    Heard(Option<Box<Update>>),
     Written(io::Result<()>),
     Read(Option<io::Result<Line>>),
     Said,
@@ -99,12 +99,14 @@ enum Next {
 }
 
 impl Talk<'_> {
-    async fn to_its_end(&mut self) -> Ending {
+    async fn run(&mut self) -> Ending {
         loop {
             match self.next().await {
                 Next::Heard(None) => return Ending::Crashed,
-                Next::Heard(Some(Update::Ended(ending))) => return ending,
-                Next::Heard(Some(update)) => self.hear(update),
+                Next::Heard(Some(update)) => match *update {
+                    Update::Ended(ending) => return ending,
+                    update => self.hear(update),
+                },
                 Next::Written(Ok(())) => self.heard = None,
                 Next::Written(Err(error)) => {
                     self.fail(error, "cannot write to standard output");
@@ -136,7 +138,7 @@ impl Talk<'_> {
         } = self;
         let (speaker, text) = (session.speaker(), said.clone().unwrap_or_default());
         tokio::select! {
-            update = session.next(), if heard.is_none() => Next::Heard(update),
+            update = session.next(), if heard.is_none() => Next::Heard(update.map(Box::new)),
             written = output.write(heard.as_deref().unwrap_or_default()), if heard.is_some() => Next::Written(written),
             // That it was not taken because the session ended is heard in its turn.
             _ = speaker.say(text), if said.is_some() => Next::Said,

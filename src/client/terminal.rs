@@ -78,7 +78,7 @@ pub async fn run(visitor: Visitor, stop: CancellationToken) -> anyhow::Result<()
     let mut visit = Visit::begin(visitor, stop.child_token())?;
     let stop = visit.stop.clone();
     let outcome = tokio::select! {
-        outcome = visit.to_its_end(contained) => outcome,
+        outcome = visit.run(contained) => outcome,
         never = stop_when_hung_up(stop) => match never {},
     };
     visit.screen.close().await;
@@ -129,7 +129,7 @@ impl Visit {
         })
     }
 
-    async fn to_its_end(&mut self, contained: bool) -> anyhow::Result<()> {
+    async fn run(&mut self, contained: bool) -> anyhow::Result<()> {
         self.aside("Chit Chat. /help lists the commands, exit leaves.")
             .await?;
         if contained {
@@ -152,7 +152,7 @@ impl Visit {
             reader,
             visit: self,
         };
-        stay.to_its_end().await
+        stay.run().await
     }
 
     /// Asks for a name where none is given, until somebody has joined under it; `None` when the person went away.
@@ -311,7 +311,7 @@ struct Stay<'a> {
 
 /// What happens next to somebody in a room.
 enum Next {
-    Heard(Option<Update>),
+    Heard(Option<Box<Update>>),
     Did(io::Result<Input>),
     Said,
     Answered(String),
@@ -319,13 +319,15 @@ enum Next {
 }
 
 impl Stay<'_> {
-    async fn to_its_end(mut self) -> anyhow::Result<()> {
+    async fn run(mut self) -> anyhow::Result<()> {
         loop {
             self.show_prompt().await;
             match self.next().await {
                 Next::Heard(None) => return self.end(&Ending::Crashed),
-                Next::Heard(Some(Update::Ended(ending))) => return self.end(&ending),
-                Next::Heard(Some(update)) => self.hear(update).await,
+                Next::Heard(Some(update)) => match *update {
+                    Update::Ended(ending) => return self.end(&ending),
+                    update => self.hear(update).await,
+                },
                 Next::Did(Ok(Input::Quit)) if self.leaving => self.session.crash(),
                 Next::Did(Ok(_)) if self.leaving => {}
                 Next::Did(Ok(input)) => self.obey(input).await,
@@ -341,7 +343,7 @@ impl Stay<'_> {
         let speaker = self.session.speaker();
         let text = self.text.clone().unwrap_or_default();
         tokio::select! {
-            update = self.session.next() => Next::Heard(update),
+            update = self.session.next() => Next::Heard(update.map(Box::new)),
             input = self.visit.screen.next(), if self.text.is_none() && self.failed.is_none() => Next::Did(input),
             // That it was not taken because the session ended is heard in its turn.
             _ = speaker.say(text), if self.text.is_some() => Next::Said,

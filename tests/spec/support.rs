@@ -1,8 +1,10 @@
 //! The vocabulary of the tests.
 
+pub mod hostile;
 pub mod program;
 pub mod raw;
 pub mod server;
+pub mod tty;
 
 use std::time::Duration;
 
