@@ -51,6 +51,12 @@ const RETRY_MAX: Duration = Duration::from_secs(4);
 /// Events whose sums `/clock` shows when it is switched on.
 const RECENT: usize = 20;
 
+/// Lines that may be typed before one has joined.
+///
+/// When full: further ones are refused, and the person is told so. Source: a join takes milliseconds, and ten seconds at
+/// the most; nobody types as much, but a page may be pasted.
+const EARLY_CAPACITY: usize = 100;
+
 /// Who visits, and how.
 #[derive(Debug, Clone)]
 pub struct Visitor {
@@ -109,6 +115,8 @@ struct Visit {
     style: Style,
     /// Under the name of the participant; the default until there is one.
     telemetry: Telemetry,
+    /// What was typed while the first try to join was under way; said when it has succeeded.
+    early: VecDeque<String>,
     stop: CancellationToken,
 }
 
@@ -125,6 +133,7 @@ impl Visit {
                 terminal,
             ),
             telemetry: Telemetry::default(),
+            early: VecDeque::new(),
             stop,
         })
     }
@@ -206,12 +215,12 @@ impl Visit {
             tracer: self.telemetry.tracer(),
             ..Options::new(&self.visitor.client, name)
         };
-        let mut pause = RETRY_MIN;
+        let (mut pause, mut told) = (RETRY_MIN, false);
         loop {
             let attempt = Session::join(options.clone());
             let result = tokio::select! {
                 result = attempt => result,
-                gave_up = self.give_up() => return Err(gave_up),
+                gave_up = self.give_up(told) => return Err(gave_up),
             };
             match result {
                 Ok(session) => return Ok(Ok(session)),
@@ -220,7 +229,8 @@ impl Visit {
                     return Ok(Err(status));
                 }
                 Err(JoinError::Unreachable { server, .. }) => {
-                    if pause == RETRY_MIN {
+                    if !told {
+                        told = true;
                         let server = render::clean(&server).into_owned();
                         self.aside(&format!(
                             "Cannot reach {server}. Waiting for it; Ctrl-C gives up."
@@ -232,35 +242,41 @@ impl Visit {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))) => {}
-                gave_up = self.give_up() => return Err(gave_up),
+                gave_up = self.give_up(told) => return Err(gave_up),
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
-    /// Returns when the person no longer wants to wait.
-    async fn give_up(&mut self) -> anyhow::Error {
+    /// Returns when the person no longer wants to wait. What is typed is kept, or refused once `told` that one waits.
+    async fn give_up(&mut self, told: bool) -> anyhow::Error {
         loop {
             let input = tokio::select! {
                 input = self.screen.next() => input,
                 () = self.stop.cancelled() => Ok(Input::Quit),
             };
-            let told = match input {
+            let shown = match input {
                 Err(error) => Err(error),
-                Ok(Input::Quit) => {
-                    return anyhow!("gave up waiting for {}", self.visitor.client.server);
+                Ok(Input::Line(line)) if !told && self.early.len() < EARLY_CAPACITY => {
+                    self.early.push_back(line);
+                    Ok(())
                 }
-                Ok(Input::Line(line)) if Command::parse(&line) == Command::Leave => {
-                    return anyhow!("gave up waiting for {}", self.visitor.client.server);
+                Ok(Input::Line(line)) if Command::parse(&line) != Command::Leave => {
+                    self.not_yet().await
                 }
-                Ok(Input::Line(_) | Input::NotText) => {
-                    self.aside("Not in the chat yet; nothing was sent.").await
+                Ok(Input::NotText) => self.not_yet().await,
+                Ok(Input::Line(_) | Input::Quit) => {
+                    return anyhow!("gave up waiting for {}", self.visitor.client.server);
                 }
             };
-            if let Err(error) = told {
+            if let Err(error) = shown {
                 return error.into();
             }
         }
+    }
+
+    async fn not_yet(&mut self) -> io::Result<()> {
+        self.aside("Not in the chat yet; this was not sent.").await
     }
 
     /// A word of the client itself.
@@ -340,6 +356,11 @@ impl Stay<'_> {
     }
 
     async fn next(&mut self) -> Next {
+        if self.text.is_none()
+            && let Some(line) = self.visit.early.pop_front()
+        {
+            return Next::Did(Ok(Input::Line(line)));
+        }
         let speaker = self.session.speaker();
         let text = self.text.clone().unwrap_or_default();
         tokio::select! {

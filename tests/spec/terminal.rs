@@ -58,6 +58,23 @@ async fn a_person_is_asked_for_a_name_and_reads_the_own_join() {
 }
 
 #[tokio::test]
+async fn what_is_typed_ahead_is_said() {
+    let server = server::start().await;
+
+    let mut ada = tty::chat(&server.url(), &[]).start();
+    ada.keys("ada\rone\rtwo\rthree\rexit\r").await;
+
+    assert_eq!(ada.ended().await, Some(0));
+    let events = server.history("lobby").await;
+    let texts: Vec<_> = events
+        .iter()
+        .map(|event| event.msg_stream.as_str())
+        .collect();
+    assert_eq!(texts[1..4], ["one", "two", "three"]);
+    assert_eq!(events.last().unwrap().r#type(), EventType::Leave);
+}
+
+#[tokio::test]
 async fn a_name_that_is_held_is_asked_for_again() {
     let server = server::start().await;
     let _holder = server.joined("Ada").await;
@@ -451,7 +468,7 @@ async fn a_server_that_is_away_is_waited_for() {
     ))
     .await;
     ada.line("hello?").await;
-    ada.see("Not in the chat yet; nothing was sent.").await;
+    ada.see("Not in the chat yet; this was not sent.").await;
     let _server = server::start_with(|config: &mut Config| config.server.listen = address).await;
 
     ada.see_last("ada L=3>").await;

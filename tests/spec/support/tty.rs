@@ -89,7 +89,9 @@ impl Terminal {
     /// Types `text`.
     pub async fn keys(&mut self, text: &str) {
         let typed = self.pty.write_all(text.as_bytes());
-        within("the terminal to take keys", typed).await.unwrap();
+        within("the terminal to take keys", typed)
+            .await
+            .expect("the terminal is there");
     }
 
     /// Types `text` and presses Enter.
@@ -151,7 +153,10 @@ impl Terminal {
             .iter()
             .position(|line| line.contains(text))
             .expect(text);
-        let cell = self.seen.screen().cell(u16::try_from(row).unwrap(), 0);
+        let cell = self
+            .seen
+            .screen()
+            .cell(u16::try_from(row).expect("few rows"), 0);
         cell.expect("a cell").bold()
     }
 
@@ -200,13 +205,7 @@ impl Terminal {
 
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .expect("it runs");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
-        rustix::process::kill_process(pid, signal).expect("the signal is sent");
+        super::signal(&self.child, signal);
     }
 
     /// Takes the terminal away, and returns the exit code.
