@@ -236,6 +236,8 @@ impl Visit {
                             "Cannot reach {server}. Waiting for it; Ctrl-C gives up."
                         ))
                         .await?;
+                        // So that who attaches meanwhile sees what is the matter.
+                        self.screen.prompt("waiting> ").await?;
                     }
                 }
                 Err(error) => return Err(error.into()),

@@ -467,6 +467,7 @@ async fn a_server_that_is_away_is_waited_for() {
         "Cannot reach http://{address}. Waiting for it; Ctrl-C gives up."
     ))
     .await;
+    ada.see_last("waiting>").await;
     ada.line("hello?").await;
     ada.see("Not in the chat yet; this was not sent.").await;
     let _server = server::start_with(|config: &mut Config| config.server.listen = address).await;

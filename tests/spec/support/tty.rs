@@ -179,7 +179,7 @@ impl Terminal {
 
     /// Changes the size and keeps the screen.
     pub fn resize(&mut self, rows: u16, columns: u16) {
-        let size = |length| NonZeroU16::new(length).unwrap();
+        let size = |length| NonZeroU16::new(length).expect("a length");
         self.seen.screen_mut().set_size(size(rows), size(columns));
         resize(&self.pty, rows, columns);
     }
@@ -214,7 +214,7 @@ impl Terminal {
         drop(pty);
         within("chitchat to end", child.wait())
             .await
-            .unwrap()
+            .expect("an exit status")
             .code()
     }
 
@@ -223,7 +223,7 @@ impl Terminal {
         within("chitchat to end", async { while self.read().await {} }).await;
         within("chitchat to end", self.child.wait())
             .await
-            .unwrap()
+            .expect("an exit status")
             .code()
     }
 
