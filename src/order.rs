@@ -267,7 +267,7 @@ impl Folded {
                 lamport_time: refused.timestamp,
                 room: &refused.room,
                 sequence: 0,
-                text: &refused.refusal.to_string(),
+                text: &refused.words,
             });
         }
         if let Some(facts) = facts(&self.outcome, self.recipients, epoch) {
@@ -303,6 +303,7 @@ fn facts<'a>(outcome: &'a Outcome, recipients: usize, epoch: &'a str) -> Option<
             participant: &refused.participant,
             message_id: &refused.message_id,
             recipients: Some(1),
+            text: &refused.words,
             error: Some(refused.refusal.name()),
             ..server
         }),

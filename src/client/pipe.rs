@@ -2,7 +2,11 @@
 //!
 //! Every line of input is a text; there are no commands. What goes wrong is told on standard error.
 
-use std::{io, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use tokio::time::{Instant, sleep_until};
@@ -10,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     render,
-    session::{Ending, Options, Session, Update},
+    session::{Closed, Ending, Options, Session, Update},
     stdio::{Line, Lines, Output, tell},
     text,
 };
@@ -24,6 +28,16 @@ use crate::{
 /// When it is over the rest is not written. Source: whoever sends SIGTERM soon sends SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Lines that may be said and not yet be answered by the service.
+///
+/// When reached: the next line waits. Source: at 1 ms from here to there and back, 64,000 lines a second.
+const UNANSWERED_MAX: usize = 64;
+
+/// How long to wait before a line is said again that came too fast for the service.
+///
+/// Source: so short that at any rate there is hardly a pause, so long that 20 refusals a second are no load.
+const TOO_FAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// How lines out look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -34,7 +48,10 @@ pub enum Form {
 }
 
 /// Joins, says each line of standard input, writes what is heard to standard output, and leaves at the end of input,
-/// once all that was said has been read back. A reader that has gone is such an end too, as is `stop`.
+/// once all that was said has been answered. A reader that has gone is such an end too, as is `stop`.
+///
+/// A line that comes too fast for the service is said again until it is taken. From then on a line is said when the one
+/// before has been answered; only lines that were under way at that moment may change places.
 ///
 /// # Errors
 /// The server could not be reached or refused the participant (there is one try: on a pipe nobody sees the waiting);
@@ -57,6 +74,10 @@ pub async fn run(
         output: Output::of_stdout().context("cannot write to standard output")?,
         number: 0,
         said: None,
+        unanswered: HashMap::new(),
+        again: VecDeque::new(),
+        pause: None,
+        ended: false,
         heard: None,
         refused: 0,
         late: None,
@@ -78,6 +99,14 @@ struct Talk<'a> {
     number: u64,
     /// A text the session has no room for yet.
     said: Option<String>,
+    /// What was said and not answered yet, by `message_id`.
+    unanswered: HashMap<String, String>,
+    /// What is to be said again, because it came too fast.
+    again: VecDeque<String>,
+    /// When the next line may be said; set once something came too fast.
+    pause: Option<Instant>,
+    /// The input has ended; what was said is to be answered before one leaves.
+    ended: bool,
     /// A line that output has no room for yet.
     heard: Option<String>,
     /// Lines of input that were not accepted.
@@ -93,7 +122,8 @@ enum Next {
     Heard(Option<Box<Update>>),
     Written(io::Result<()>),
     Read(Option<io::Result<Line>>),
-    Said,
+    Said(Result<String, Closed>),
+    AllSaid,
     Stopped,
     Late,
 }
@@ -115,8 +145,9 @@ impl Talk<'_> {
                 Next::Late => return self.unread().await,
                 Next::Read(Some(Ok(line))) => self.say(line),
                 Next::Read(Some(Err(error))) => self.fail(error, "cannot read standard input"),
-                Next::Read(None) => self.leave(),
-                Next::Said => self.said = None,
+                Next::Read(None) => self.ended = true,
+                Next::Said(said) => self.note_said(said),
+                Next::AllSaid => self.leave(),
                 Next::Stopped => {
                     self.late = Some(Instant::now() + PATIENCE);
                     self.leave();
@@ -126,6 +157,14 @@ impl Talk<'_> {
     }
 
     async fn next(&mut self) -> Next {
+        if self.said.is_none() {
+            self.said = self.again.pop_front();
+        }
+        let all_said = self.ended && self.said.is_none() && self.unanswered.is_empty();
+        let in_turn = match self.pause {
+            None => self.unanswered.len() < UNANSWERED_MAX,
+            Some(_) => self.unanswered.is_empty(),
+        };
         let Self {
             session,
             input,
@@ -133,26 +172,59 @@ impl Talk<'_> {
             said,
             heard,
             late,
+            pause,
             stop,
             ..
         } = self;
-        let (speaker, text) = (session.speaker(), said.clone().unwrap_or_default());
+        let speaker = session.speaker();
+        let say = async {
+            sleep_until(pause.unwrap_or_else(Instant::now)).await;
+            speaker.say(said.clone().unwrap_or_default()).await
+        };
+        let reads = input.is_some() && !self.ended && said.is_none();
         tokio::select! {
             update = session.next(), if heard.is_none() => Next::Heard(update.map(Box::new)),
             written = output.write(heard.as_deref().unwrap_or_default()), if heard.is_some() => Next::Written(written),
-            // That it was not taken because the session ended is heard in its turn.
-            _ = speaker.say(text), if said.is_some() => Next::Said,
-            line = next_line(input), if said.is_none() && input.is_some() => Next::Read(line),
+            said = say, if said.is_some() && in_turn && input.is_some() => Next::Said(said),
+            line = next_line(input), if reads => Next::Read(line),
+            () = std::future::ready(()), if all_said && input.is_some() => Next::AllSaid,
             () = stop.cancelled(), if late.is_none() => Next::Stopped,
             () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() && heard.is_some() => Next::Late,
+        }
+    }
+
+    fn note_said(&mut self, said: Result<String, Closed>) {
+        // That it was not taken because the session ended is heard in its turn.
+        if let (Ok(message_id), Some(text)) = (said, self.said.take()) {
+            self.unanswered.insert(message_id, text);
+        }
+    }
+
+    /// Whether `message` is to be told: not that something came too fast, which will be said again.
+    fn note_answer(&mut self, message: &ServerMessage) -> bool {
+        let Some(notice) = &message.notice else {
+            self.unanswered.remove(&message.message_id);
+            return true;
+        };
+        let text = self.unanswered.remove(&notice.message_id);
+        match (notice.code(), text) {
+            (NoticeCode::TooFast, Some(text)) => {
+                self.again.push_back(text);
+                self.pause = Some(Instant::now() + TOO_FAST_PAUSE);
+                false
+            }
+            (NoticeCode::Draining | NoticeCode::Duplicate, _) => true,
+            _ => {
+                self.refused += 1;
+                true
+            }
         }
     }
 
     fn hear(&mut self, update: Update) {
         self.heard = match (update, self.form) {
             (Update::Event(received) | Update::Notice(received), form) => {
-                self.note_refusal(&received.message);
-                Some(match form {
+                self.note_answer(&received.message).then(|| match form {
                     Form::Lines => render::line(&received.message),
                     Form::Json => render::received_json(&received),
                 })
@@ -182,16 +254,6 @@ impl Talk<'_> {
             (Update::Ended(_), _) => None,
         }
         .map(|line| line + "\n");
-    }
-
-    fn note_refusal(&mut self, message: &ServerMessage) {
-        let code = message.notice.as_ref().map(|notice| notice.code());
-        if !matches!(
-            code,
-            None | Some(NoticeCode::Draining | NoticeCode::Duplicate)
-        ) {
-            self.refused += 1;
-        }
     }
 
     fn say(&mut self, line: Line) {

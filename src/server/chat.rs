@@ -464,8 +464,8 @@ impl Stream<'_> {
 fn answer(room: &str, answer: Answer) -> Result<Option<(u64, ServerMessage)>, Status> {
     match answer {
         Answer::Refused(refused) => {
-            let words = refused.refusal.to_string();
-            let mut notice = wire::notice(room, refused.timestamp, code(&refused.refusal), words);
+            let code = code(&refused.refusal);
+            let mut notice = wire::notice(room, refused.timestamp, code, refused.words);
             answering(&mut notice, refused.message_id);
             notice.traceparent = refused.traceparent;
             notice.sent_timestamp = refused.sent_timestamp.unwrap_or(0);

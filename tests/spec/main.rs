@@ -23,3 +23,6 @@ mod pipe;
 
 /// Reading without taking part.
 mod reading;
+
+/// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
+mod telemetry;

@@ -1,10 +1,12 @@
 //! The vocabulary of the tests.
 
+pub mod collector;
 pub mod hostile;
 pub mod piped;
 pub mod program;
 pub mod raw;
 pub mod server;
+pub mod traced;
 pub mod tty;
 
 use std::time::Duration;
