@@ -184,7 +184,7 @@ impl Talk<'_> {
         let reads = input.is_some() && !self.ended && said.is_none();
         tokio::select! {
             update = session.next(), if heard.is_none() => Next::Heard(update.map(Box::new)),
-            written = output.write(heard.as_deref().unwrap_or_default()), if heard.is_some() => Next::Written(written),
+            written = write(output, heard.as_deref()) => Next::Written(written),
             said = say, if said.is_some() && in_turn && input.is_some() => Next::Said(said),
             line = next_line(input), if reads => Next::Read(line),
             () = std::future::ready(()), if all_said && input.is_some() => Next::AllSaid,
@@ -329,5 +329,13 @@ async fn next_line(input: &mut Option<Lines>) -> Option<io::Result<Line>> {
     match input {
         Some(lines) => lines.next().await,
         None => None,
+    }
+}
+
+/// Writes `line`; without one, waits for what may have become of the lines before.
+async fn write(output: &mut Output, line: Option<&str>) -> io::Result<()> {
+    match line {
+        Some(line) => output.write(line).await,
+        None => Err(output.failure().await),
     }
 }

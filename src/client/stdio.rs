@@ -128,7 +128,15 @@ impl Output {
             room.send(piece.to_owned());
             return Ok(());
         }
-        self.end().await
+        Err(self.failure().await)
+    }
+
+    /// Returns when nothing can be written any more. Cancel safe.
+    pub(crate) async fn failure(&mut self) -> io::Error {
+        match self.end().await {
+            Err(error) => error,
+            Ok(()) => io::ErrorKind::BrokenPipe.into(),
+        }
     }
 
     /// Returns when all is written. Cancel safe; dropped instead, what waits is not written.

@@ -11,6 +11,7 @@
 mod attach;
 mod command;
 mod editor;
+mod raw;
 mod screen;
 
 use std::{collections::VecDeque, io, path::Path, time::Duration};
@@ -34,6 +35,7 @@ use crate::{
 };
 use command::Command;
 use editor::Input;
+use raw::Raw;
 use screen::Screen;
 
 /// How long the terminal may take to print what waits once the visit is to end.
@@ -77,11 +79,11 @@ pub struct Visitor {
 /// terminal failed. Leaving, by whatever means, is none, nor is going away at the question for the name.
 pub async fn run(visitor: Visitor, stop: CancellationToken) -> anyhow::Result<()> {
     let contained = attach::nobody() || in_container();
-    tokio::select! {
+    let raw = tokio::select! {
         there = attach::somebody() => there.context("cannot use the terminal")?,
         () = stop.cancelled() => return Ok(()),
-    }
-    let mut visit = Visit::begin(visitor, stop.child_token())?;
+    };
+    let mut visit = Visit::begin(visitor, raw, stop.child_token())?;
     let stop = visit.stop.clone();
     let outcome = tokio::select! {
         outcome = visit.run(contained) => outcome,
@@ -121,12 +123,12 @@ struct Visit {
 }
 
 impl Visit {
-    fn begin(visitor: Visitor, stop: CancellationToken) -> anyhow::Result<Self> {
+    fn begin(visitor: Visitor, raw: Option<Raw>, stop: CancellationToken) -> anyhow::Result<Self> {
         let variable = |name| std::env::var(name).ok();
         let terminal = io::IsTerminal::is_terminal(&io::stdout());
         Ok(Self {
             visitor,
-            screen: Screen::open("").context("cannot use the terminal")?,
+            screen: Screen::open("", raw).context("cannot use the terminal")?,
             style: Style::wanted(
                 variable("NO_COLOR").as_deref(),
                 variable("TERM").as_deref(),

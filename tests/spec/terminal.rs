@@ -75,6 +75,16 @@ async fn what_is_typed_ahead_is_said() {
 }
 
 #[tokio::test]
+async fn a_program_that_types_may_end_its_lines_with_a_line_feed() {
+    let (server, mut ada) = ada().await;
+
+    ada.keys("hello\nexit\n").await;
+
+    assert_eq!(ada.ended().await, Some(0));
+    assert_eq!(server.history("lobby").await[1].msg_stream, "hello");
+}
+
+#[tokio::test]
 async fn a_name_that_is_held_is_asked_for_again() {
     let server = server::start().await;
     let _holder = server.joined("Ada").await;
@@ -183,7 +193,8 @@ async fn a_long_input_line_is_not_torn_either() {
         .size(100, 40)
         .start();
     ada.see_last("ada L=3>").await;
-    let bob = bob(&server, &mut ada).await;
+    let bob = server.joined("bob").await;
+    ada.see_last("ada L=4>").await;
     let text = "0123456789".repeat(10);
     ada.keys(&text).await;
     let input = format!("ada L=4> {text}");
@@ -282,16 +293,18 @@ async fn a_dumb_terminal_gets_no_escape_sequence_at_all() {
 #[tokio::test]
 async fn what_a_hostile_server_sends_does_nothing_to_the_terminal() {
     let server = hostile::start().await;
+    // The terminal of the tests does not show the replacement character.
+    let shown = hostile::HARMLESS.replace('\u{fffd}', "");
 
     let mut ada = tty::chat(&server.url(), &["--name", "ada"]).start();
-    ada.see(&format!("[Server @ L=3] {0}: {0}", hostile::HARMLESS))
-        .await;
+    ada.see(&format!("[Server @ L=3] {shown}: {shown}")).await;
     ada.line("/who").await;
-    ada.see(&format!("{} (ID=7)", hostile::HARMLESS)).await;
+    ada.see(&format!("{shown} (ID=7)")).await;
     ada.line("/history").await;
     ada.see("The last 1:").await;
 
     let sent = String::from_utf8_lossy(&ada.raw);
+    assert!(sent.contains(hostile::HARMLESS));
     for part in ["\u{1b}[2J", "\u{1b}]0", "\u{7}", "\u{9b}", "\u{202e}"] {
         assert!(!sent.contains(part), "{part:?} reached the terminal");
     }

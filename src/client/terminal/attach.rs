@@ -8,11 +8,10 @@
 
 use std::io;
 
-use crossterm::terminal::enable_raw_mode;
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::editor::Restore;
+use super::raw::Raw;
 use crate::client::stdio::Watch;
 
 /// The size of a terminal that has none of its own, that of a VT100.
@@ -29,15 +28,14 @@ pub(super) fn nobody() -> bool {
 }
 
 /// Returns when there is a sign of a person: at once if the terminal has a size. The terminal has one then. A key that
-/// was pressed is still there to be read. Cancel safe.
-pub(super) async fn somebody() -> io::Result<()> {
+/// was pressed is still there to be read, in the raw mode that is returned. Cancel safe.
+pub(super) async fn somebody() -> io::Result<Option<Raw>> {
     let mut resized = signal(SignalKind::window_change())?;
     if !nobody() {
-        return Ok(());
+        return Ok(None);
     }
-    // Otherwise a key would only be seen after a whole line of them.
-    let _restore = Restore;
-    enable_raw_mode()?;
+    // In cooked mode a key would only be seen after a whole line of them.
+    let raw = Raw::take()?;
     let mut keys = Watch::for_input()?;
     while nobody() {
         tokio::select! {
@@ -47,11 +45,10 @@ pub(super) async fn somebody() -> io::Result<()> {
                 if nobody() {
                     tcsetwinsize(io::stdout(), SIZE)?;
                 }
-                return Ok(());
             }
         }
     }
-    Ok(())
+    Ok(Some(raw))
 }
 
 /// Returns when the terminal has been taken away: its window closed, its connection cut. Cancel safe.

@@ -6,9 +6,10 @@
 
 use std::io::{self, Write as _};
 
-use crossterm::terminal::disable_raw_mode;
 use rustyline_async::{Readline, ReadlineError, ReadlineEvent, SharedWriter};
 use tokio::sync::{mpsc, oneshot};
+
+use super::raw::{self, Raw};
 
 /// Things to show that may wait for the terminal.
 ///
@@ -37,8 +38,8 @@ pub(super) struct Editor {
     shows: Option<mpsc::Sender<Show>>,
     inputs: mpsc::Receiver<Input>,
     ended: oneshot::Receiver<io::Result<()>>,
-    // Last, so that it is restored when all else is gone.
-    _restore: Restore,
+    // Last, so that the terminal is restored when all else is gone.
+    _raw: Raw,
 }
 
 #[derive(Debug)]
@@ -47,24 +48,22 @@ enum Show {
     Prompt(String),
 }
 
-/// Switches raw mode off when dropped, whoever switched it on.
-#[derive(Debug)]
-pub(super) struct Restore;
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        // Without a terminal there is nothing to restore.
-        let _ = disable_raw_mode();
-    }
-}
-
 impl Editor {
-    /// Takes the terminal and shows `prompt`.
-    pub(super) fn open(prompt: &str) -> io::Result<Self> {
-        let restore = Restore;
+    /// Takes the terminal, if it is not taken yet, and shows `prompt`.
+    pub(super) fn open(prompt: &str, raw: Option<Raw>) -> io::Result<Self> {
         let (show, shows) = mpsc::channel(SHOWS_CAPACITY);
         let (input, inputs) = mpsc::channel(INPUTS_CAPACITY);
         let (end, ended) = oneshot::channel();
+        let raw = match raw {
+            Some(raw) => raw,
+            None => {
+                for line in raw::typed_ahead()? {
+                    // Nothing that a terminal holds fills it.
+                    let _ = input.try_send(Input::Line(line));
+                }
+                Raw::take()?
+            }
+        };
         let prompt = prompt.to_owned();
         std::thread::Builder::new()
             .name("editor".into())
@@ -75,7 +74,7 @@ impl Editor {
             shows: Some(show),
             inputs,
             ended,
-            _restore: restore,
+            _raw: raw,
         })
     }
 

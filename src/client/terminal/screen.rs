@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal, Write as _};
 
-use super::editor::{Editor, Input};
+use super::{
+    editor::{Editor, Input},
+    raw::Raw,
+};
 use crate::client::stdio::{Line, Lines, Output};
 
 /// What is shown to the person, and what the person types.
@@ -16,15 +19,16 @@ pub(super) enum Screen {
 }
 
 impl Screen {
-    pub(super) fn open(prompt: &str) -> io::Result<Self> {
+    pub(super) fn open(prompt: &str, raw: Option<Raw>) -> io::Result<Self> {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         if dumb || !io::stdout().is_terminal() {
+            drop(raw);
             return Ok(Self::Plain {
                 lines: Lines::of_stdin()?,
                 output: Output::of_stdout()?,
             });
         }
-        Ok(Self::Editor(Editor::open(prompt)?))
+        Ok(Self::Editor(Editor::open(prompt, raw)?))
     }
 
     /// Shows lines.
