@@ -213,6 +213,7 @@ async fn a_long_input_line_is_not_torn_either() {
     for number in 1..=20 {
         bob.say(&format!("number {number}."), 0);
     }
+    ada.see("bob: number 20.").await;
     let input = format!("ada L=24> {text}");
     ada.until("the input below the messages", |lines| {
         on_screen(lines) == input

@@ -37,7 +37,7 @@ pub(super) enum Input {
 pub(super) struct Editor {
     shows: Option<mpsc::Sender<Show>>,
     inputs: mpsc::Receiver<Input>,
-    ended: oneshot::Receiver<io::Result<()>>,
+    ended: Option<oneshot::Receiver<io::Result<()>>>,
     // Last, so that the terminal is restored when all else is gone.
     _raw: Raw,
 }
@@ -73,7 +73,7 @@ impl Editor {
         Ok(Self {
             shows: Some(show),
             inputs,
-            ended,
+            ended: Some(ended),
             _raw: raw,
         })
     }
@@ -99,7 +99,7 @@ impl Editor {
     /// Prints what waits, takes the input line away and gives the terminal back.
     pub(super) async fn close(mut self) {
         self.shows = None;
-        let _ = tokio::time::timeout(super::PATIENCE, &mut self.ended).await;
+        let _ = tokio::time::timeout(super::PATIENCE, self.failure()).await;
     }
 
     async fn show(&mut self, show: Show) -> io::Result<()> {
@@ -113,9 +113,14 @@ impl Editor {
 
     async fn failure(&mut self) -> io::Error {
         self.shows = None;
-        match (&mut self.ended).await {
+        let result = match &mut self.ended {
+            Some(ended) => ended.await,
+            None => Ok(Ok(())),
+        };
+        self.ended = None;
+        match result {
             Ok(Err(error)) => error,
-            // A panic, whose message is on standard error.
+            // In the second case with a panic, whose message is on standard error.
             Ok(Ok(())) | Err(_) => io::Error::other("the line editor has ended"),
         }
     }
