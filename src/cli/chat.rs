@@ -15,16 +15,21 @@ use crate::{
     telemetry::{Environment, Telemetry},
 };
 
+/// What `chitchat chat --help` says beside its flags.
+const HELP: &str = "\
+At a terminal: /help lists what one can type. A terminal of no size (a container
+that nobody is attached to) stays silent until it gets one, or a key is pressed.
+Exit code 0 after leaving; 1 after giving up to wait for the server, or when the
+server ends the session.
+
+Where standard input is no terminal: each line of it is a text, there are no
+commands, and at its end, once all is answered, the room is left. What is heard
+goes to standard output, a line each. A name must be given (exit code 2). Exit
+code 1 if a line was not accepted, or the server cannot be reached.";
+
 /// Take part: at a terminal, or with lines on a pipe
-///
-/// At a terminal: /help lists what one can type. A terminal of no size (a container that nobody is attached to) stays
-/// silent until it gets one, or a key is pressed. Exit code 1 after giving up to wait for the server, or when the server
-/// ends the session; 0 after leaving.
-///
-/// Where standard input is a pipe or a file: each line of it is a text, there are no commands, and at its end, once all
-/// is stored and read back, the room is left. Standard output is what is heard, a line each. Exit code 1 if something
-/// was not accepted, or the server cannot be reached.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
     /// Lines in, JSON out: one object a line with `kind`, `room`, `sequence`, `logical_time`, `sender_name`, `text` ...
     #[arg(long)]

@@ -3,7 +3,10 @@
 use std::num::NonZeroU16;
 
 use pty_process::{Command, Pty, Size};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{LocalModes, tcgetattr},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::Child,
@@ -177,11 +180,23 @@ impl Terminal {
         resize(&self.pty, rows, columns);
     }
 
+    /// Takes the terminal's size away.
+    pub fn no_size(&self) {
+        resize(&self.pty, 0, 0);
+    }
+
     /// Changes the size and keeps the screen.
     pub fn resize(&mut self, rows: u16, columns: u16) {
         let size = |length| NonZeroU16::new(length).expect("a length");
         self.seen.screen_mut().set_size(size(rows), size(columns));
         resize(&self.pty, rows, columns);
+    }
+
+    /// Whether nothing was ever sent to the terminal.
+    pub fn is_silent(&self) -> bool {
+        let mut output = [PollFd::new(&self.pty, PollFlags::IN)];
+        let waiting = poll(&mut output, Some(&Timespec::default())).expect("the terminal is there");
+        self.raw.is_empty() && waiting == 0
     }
 
     /// Whether the terminal is as a shell expects it: it echoes, and gives lines.
