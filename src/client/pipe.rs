@@ -178,7 +178,10 @@ impl Talk<'_> {
         } = self;
         let speaker = session.speaker();
         let say = async {
-            sleep_until(pause.unwrap_or_else(Instant::now)).await;
+            // Not for a moment that has passed: the shortest sleep takes a millisecond.
+            if let Some(pause) = pause.filter(|pause| *pause > Instant::now()) {
+                sleep_until(pause).await;
+            }
             speaker.say(said.clone().unwrap_or_default()).await
         };
         let reads = input.is_some() && !self.ended && said.is_none();
