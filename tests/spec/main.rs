@@ -12,6 +12,12 @@ mod support;
 /// The report's own session, with the report's logical times.
 mod report;
 
+/// Everybody in a room reads its events in one order, with one logical time each.
+mod ordering;
+
+/// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
+mod streams;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
 
@@ -26,3 +32,6 @@ mod reading;
 
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
+
+/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
+mod traces;
