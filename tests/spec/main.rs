@@ -17,3 +17,6 @@ mod configuration;
 
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
+
+/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
+mod rules;
