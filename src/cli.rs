@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod flags;
 pub mod health;
@@ -52,6 +53,9 @@ pub enum Command {
     /// Carry out a script: a participant for demonstrations, tests and bots
     Play(play::Args),
 
+    /// Replay the report's session here: a server and three scripted participants
+    Demo(demo::Args),
+
     /// Print a room's history, and follow it
     History(history::Args),
 
@@ -84,6 +88,7 @@ impl Command {
             Self::Serve(args) => serve::run(args, context).await,
             Self::Chat(args) => chat::run(args, context).await,
             Self::Play(args) => play::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,

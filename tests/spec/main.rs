@@ -37,3 +37,6 @@ mod telemetry;
 mod rules;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
+
+/// The report's session in one process.
+mod demo;
