@@ -35,3 +35,5 @@ mod telemetry;
 
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
+/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
+mod rules;
