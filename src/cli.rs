@@ -8,6 +8,7 @@ pub mod exit;
 pub mod flags;
 pub mod health;
 pub mod history;
+pub mod play;
 pub mod serve;
 pub mod who;
 
@@ -48,6 +49,9 @@ pub enum Command {
     /// Take part: at a terminal, or with lines on a pipe
     Chat(chat::Args),
 
+    /// Carry out a script: a participant for demonstrations, tests and bots
+    Play(play::Args),
+
     /// Print a room's history, and follow it
     History(history::Args),
 
@@ -79,6 +83,7 @@ impl Command {
         match self {
             Self::Serve(args) => serve::run(args, context).await,
             Self::Chat(args) => chat::run(args, context).await,
+            Self::Play(args) => play::run(args, context).await,
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
