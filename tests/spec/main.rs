@@ -18,5 +18,8 @@ mod ordering;
 /// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
 mod streams;
 
+/// Every departure is announced once, when it is due, and until then its name and id are held.
+mod departure;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
