@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use chitchat::wire::v1::{EventType, JoinMsgLeave, ServerMessage};
+use rustix::process::Signal;
 use tonic::{Code, Status};
 
 use crate::support::{
-    process::{Signal, be_a_participant, participant, signal},
+    process::{be_a_participant, participant},
     raw::{Raw, join, reason, said, welcome},
     server::{GRACE, TestServer, start, start_with},
+    signal,
 };
 
 /// A grace that no test lives to see the end of: what is announced all the same is announced at once.

@@ -1,15 +1,12 @@
-//! Processes beside the test's own, and what can be done to them.
+//! A client in a process of its own, which can be killed or frozen.
 
 use std::{env, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, kill_process};
 use tokio::{
     process::{Child, Command},
     time::sleep,
 };
 use tonic::transport::Channel;
-
-pub use rustix::process::Signal;
 
 use super::{
     raw::{CHAT, Raw, join},
@@ -49,11 +46,4 @@ pub async fn be_a_participant() {
     raw.send(join(&name));
     raw.next().await;
     sleep(LIFE).await;
-}
-
-/// Sends `signal` to `child`.
-pub fn signal(child: &Child, signal: Signal) {
-    let id = child.id().expect("the process should run");
-    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
-    kill_process(id.expect("a process id"), signal).expect("the signal should be sent");
 }
