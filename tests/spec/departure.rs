@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chitchat::wire::v1::{EventType, JoinMsgLeave, ServerMessage};
 use rustix::process::Signal;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::support::{
     process::{be_a_participant, participant},
@@ -186,7 +186,9 @@ async fn a_name_and_an_id_are_held_while_their_holder_is_present_and_while_it_ma
     drop(ada);
     assert_held(&server).await;
 
-    assert_eq!(server.names("lobby").await, ["Ada", "Witness"]);
+    let mut names = server.names("lobby").await;
+    names.sort();
+    assert_eq!(names, ["Ada", "Witness"]);
 }
 
 /// Neither the name `Ada` nor the id 7 can be had.
@@ -197,7 +199,7 @@ async fn assert_held(server: &TestServer) {
         // Compared without case, and as it would be shown.
         (with_id(8, " aDA\n"), "NAME_HELD"),
     ] {
-        let refused = refusal(server, asked).await;
+        let refused = server.refusal(asked).await;
         assert_eq!(refused.code(), Code::AlreadyExists);
         assert_eq!(reason(&refused), expected);
         assert!(refused.message().contains("may still return"), "{refused}");
@@ -274,12 +276,6 @@ async fn with_grace(grace: Duration) -> (TestServer, Raw) {
 
 fn with_id(id: i32, name: &str) -> JoinMsgLeave {
     JoinMsgLeave { id, ..join(name) }
-}
-
-async fn refusal(server: &TestServer, asked: JoinMsgLeave) -> Status {
-    let mut raw = server.chat().await;
-    raw.send(asked);
-    raw.failure().await
 }
 
 fn assert_departure(event: &ServerMessage, name: &str) {
