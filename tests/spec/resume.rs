@@ -405,6 +405,23 @@ async fn a_backlog_is_what_there_is_and_never_more_than_a_thousand() {
     assert_eq!(sequences(&late.take(1_001).await), expected);
 }
 
+#[tokio::test]
+async fn a_backlog_begins_with_the_oldest_event_that_is_kept() {
+    let server = start_with(|config| config.limits.memory_bytes = 10_000).await;
+    let mut early = server.joined("Early").await;
+    for number in 0..200 {
+        early.say(&number.to_string(), 0);
+        early.next().await;
+    }
+    let kept = server.history("lobby").await;
+    assert!(kept[0].sequence > 1 && kept.len() < 200);
+
+    let (mut late, _) = server.enter(with_backlog("Late", 1_000)).await;
+
+    assert_same(&late.take(kept.len()).await, &kept);
+    assert_eq!(late.next().await.sender_name, "Late");
+}
+
 /// A server that waits for those whose stream broke for longer than any test.
 async fn patient() -> TestServer {
     start_with(|config| config.server.grace = Duration::from_secs(3_600)).await
