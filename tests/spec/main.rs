@@ -18,6 +18,12 @@ mod ordering;
 /// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
 mod streams;
 
+/// Every departure is announced once, when it is due, and until then its name and id are held.
+mod departure;
+
+/// Who returns in time continues where it was, and nobody is left with a part of the truth.
+mod resume;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
 
