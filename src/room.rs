@@ -437,10 +437,9 @@ impl Step<'_> {
         let event = self.event(Kind::Message, sender, text, message_id);
         if let Some(key) = key {
             let (timestamp, sequence) = (event.timestamp, event.sequence);
-            let window = self.service.limits.dedup_events;
             self.opened()
                 .recent
-                .remember(key, content, timestamp, sequence, window);
+                .remember(key, content, timestamp, sequence);
         }
         Outcome {
             answer: Answer::Stored {
@@ -592,8 +591,11 @@ impl Step<'_> {
     fn event(&mut self, kind: Kind, sender: &Sender, text: String, message_id: String) -> Event {
         let sent_timestamp = self.possible_timestamp();
         let timestamp = self.tick();
+        let window = self.service.limits.dedup_events as u64;
         let room = self.opened();
         room.head += 1;
+        room.recent
+            .forget_before((room.head + 1).saturating_sub(window));
         Event {
             sequence: room.head,
             timestamp,

@@ -26,15 +26,8 @@ impl Recent {
         self.results.get(&key).copied()
     }
 
-    /// Remembers the event `sequence`, and forgets what is not among the last `window` events any more.
-    pub(super) fn remember(
-        &mut self,
-        key: Digest,
-        content: Digest,
-        timestamp: i64,
-        sequence: u64,
-        window: usize,
-    ) {
+    /// Remembers the event `sequence`.
+    pub(super) fn remember(&mut self, key: Digest, content: Digest, timestamp: i64, sequence: u64) {
         self.order.push_back((sequence, key));
         self.results.insert(
             key,
@@ -44,10 +37,10 @@ impl Recent {
                 sequence,
             },
         );
-        self.forget_before((sequence + 1).saturating_sub(window as u64));
     }
 
-    fn forget_before(&mut self, oldest: u64) {
+    /// Forgets all events before `oldest`.
+    pub(super) fn forget_before(&mut self, oldest: u64) {
         while let Some(&(sequence, key)) = self.order.front() {
             if sequence >= oldest {
                 break;

@@ -690,6 +690,32 @@ proptest! {
             prop_assert_eq!(kinds, expected);
         }
     }
+
+    #[test]
+    fn a_message_id_is_stored_once_among_the_last_events_of_its_room(steps in steps()) {
+        let mut stored: BTreeMap<(String, String), Event> = BTreeMap::new();
+
+        for done in run(&steps) {
+            let Some((message_id, _)) = done.words().filter(|(id, _)| !id.is_empty()) else { continue };
+            let key = (done.command.room.clone(), message_id.to_owned());
+            let oldest = (head(&done.before, &key.0) + 1).saturating_sub(limits().dedup_events as u64);
+            let known = stored.get(&key).filter(|first| first.sequence >= oldest);
+            match (&done.outcome.answer, known) {
+                (Answer::Stored { .. }, None) => {
+                    stored.insert(key, done.outcome.events[0].clone());
+                }
+                (Answer::Duplicate { timestamp, sequence, message_id }, Some(first)) => {
+                    prop_assert_eq!((*timestamp, *sequence), (first.timestamp, first.sequence));
+                    prop_assert_eq!(message_id, &key.1);
+                }
+                (Answer::Rejected(Rejection::MessageIdReused), known) => prop_assert!(known.is_some()),
+                (Answer::Stored { .. } | Answer::Duplicate { .. }, _) => {
+                    prop_assert!(false, "{known:?}, and then {done:?}");
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 // ---- Single cases: the edges, one by one.
@@ -791,6 +817,44 @@ fn told(outcome: &Outcome) -> Vec<&str> {
         .iter()
         .map(|event| event.text.as_str())
         .collect()
+}
+
+#[test]
+fn a_retry_within_the_window_is_a_duplicate_and_one_event_later_it_is_new() {
+    for (passed, known) in [
+        (limits().dedup_events - 1, true),
+        (limits().dedup_events, false),
+    ] {
+        let mut lobby = Lobby::new();
+        let first = lobby.post("Ada", "once", "m1");
+        assert_eq!(
+            first,
+            Answer::Stored {
+                timestamp: 1,
+                sequence: 1
+            }
+        );
+
+        // Events of any kind count, also those that carry no id.
+        lobby.join(1, "Bob");
+        lobby.pass(passed - 1);
+
+        let again = lobby.post("Ada", "once", "m1");
+        let head = passed as u64 + 2;
+        let expected = if known {
+            Answer::Duplicate {
+                timestamp: 1,
+                sequence: 1,
+                message_id: "m1".into(),
+            }
+        } else {
+            Answer::Stored {
+                timestamp: head as i64,
+                sequence: head,
+            }
+        };
+        assert_eq!(again, expected, "after {passed} further events");
+    }
 }
 
 #[test]
