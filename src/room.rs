@@ -404,6 +404,9 @@ impl Step<'_> {
 
     /// Content that somebody wants in the room's history: checked, remembered, stored once.
     fn publish(&mut self, sender: &Sender, text: &str, message_id: String) -> Outcome {
+        if message_id.len() > text::MESSAGE_ID_BYTES_MAX {
+            return Outcome::rejected(Rejection::BadMessageId);
+        }
         if !self.timestamp_is_possible() {
             return self.refuse(sender, Refusal::ImpossibleTimestamp, message_id);
         }
@@ -411,9 +414,6 @@ impl Step<'_> {
             Ok(text) => text,
             Err(refusal) => return self.refuse(sender, refusal, message_id),
         };
-        if message_id.len() > text::MESSAGE_ID_BYTES_MAX {
-            return Outcome::rejected(Rejection::BadMessageId);
-        }
         let key = (!message_id.is_empty()).then(|| Digest::of(&[message_id.as_bytes()]));
         let content = Digest::of(&[sender.name.as_bytes(), text.as_bytes()]);
         let known = key.and_then(|key| self.service.rooms.get(&self.room)?.recent.get(key));
@@ -458,6 +458,9 @@ impl Step<'_> {
         message_id: String,
     ) -> Outcome {
         match self.speaker(id, incarnation) {
+            Some(_) if message_id.len() > text::MESSAGE_ID_BYTES_MAX => {
+                Outcome::rejected(Rejection::BadMessageId)
+            }
             Some(sender) => self.refuse(&sender, refusal, message_id),
             None => Outcome::void(),
         }

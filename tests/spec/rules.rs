@@ -903,6 +903,24 @@ fn a_retry_repeats_name_and_text_and_anything_else_is_a_reuse() {
 }
 
 #[test]
+fn a_message_id_of_64_bytes_is_taken_and_a_longer_one_is_rejected_before_all_else() {
+    let mut lobby = Lobby::new();
+
+    let longest = lobby.post("Ada", "hi", &LONG_ID[1..]);
+    let mut too_long = |text| lobby.post("Ada", text, LONG_ID);
+
+    assert!(matches!(longest, Answer::Stored { .. }), "{longest:?}");
+    // A refusal would tick, and carry the id back.
+    for text in ["hi", "", "far too long"] {
+        assert_eq!(
+            too_long(text),
+            Answer::Rejected(Rejection::BadMessageId),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
 fn a_timestamp_at_the_limit_is_merged_and_one_beyond_is_not() {
     let jump = limits().clock_jump;
     let post = |timestamp| {
