@@ -258,7 +258,7 @@ impl Step<'_> {
             .as_ref()
             .is_some_and(|resume| resume.epoch != self.service.epoch);
         if foreign {
-            self.timestamp = Some(0);
+            self.timestamp = None;
         }
         if !self.timestamp_is_possible() {
             return Outcome::rejected(self.impossible_timestamp());

@@ -620,6 +620,17 @@ proptest! {
     }
 
     #[test]
+    fn an_event_is_later_than_what_its_sender_s_clock_showed(steps in steps()) {
+        for done in run(&steps) {
+            for event in &done.outcome.events {
+                let carried = done.command.timestamp.filter(|_| done.timestamp_is_possible() && !done.is_foreign());
+                prop_assert_eq!(event.sent_timestamp, carried);
+                prop_assert!(event.timestamp > carried.unwrap_or(0), "{event:?}");
+            }
+        }
+    }
+
+    #[test]
     fn an_impossible_timestamp_never_drags_the_clock(steps in steps()) {
         for done in run(&steps) {
             let ticks = done.ticks().len() as i64;
@@ -991,6 +1002,28 @@ fn a_leave_is_obeyed_whatever_its_timestamp() {
         assert_eq!(
             told(&left),
             ["Participant Ada left Chit Chat at logical time L=2"]
+        );
+    }
+}
+
+/// The wiped service's clock starts anew, so every honest client of the history before is far ahead of it.
+#[test]
+fn a_newcomer_from_another_history_is_let_in_whatever_its_clock_shows() {
+    for timestamp in [i64::MAX, 5_000, -1] {
+        let mut lobby = Lobby::new();
+        let join = command("lobby", resume(1, "Ada", "another", 17));
+
+        let joined = lobby.0.apply(Command {
+            timestamp: Some(timestamp),
+            ..join
+        });
+
+        assert_eq!(reading(&joined), (false, false, 0), "{timestamp}");
+        let event = &joined.events[0];
+        assert_eq!(
+            (event.timestamp, event.sent_timestamp),
+            (1, None),
+            "{timestamp}"
         );
     }
 }
