@@ -18,7 +18,10 @@ pub use self::{
     identity::{Digest, Incarnation},
     outcome::{Answer, Event, Kind, Outcome, Refusal, Refused, Rejection},
 };
-use self::{recent::Recent, text::NameKey};
+use self::{
+    recent::{First, Recent},
+    text::NameKey,
+};
 use crate::{clock::LamportClock, config::Limits};
 
 /// The most events of the past that a newcomer may ask for (`backlog`), and that one page of history holds.
@@ -394,7 +397,10 @@ impl Step<'_> {
                     Err(fault) => return Outcome::rejected(Rejection::BadName(fault)),
                 };
                 if let Err(rejection) = self.is_free(id, &name) {
-                    return Outcome::rejected(rejection);
+                    // A retry is no new claim to the name: somebody may have taken it since the first sending.
+                    return self
+                        .first_result(&name, text, &message_id)
+                        .unwrap_or_else(|| Outcome::rejected(rejection));
                 }
                 Sender { id, name, bot }
             }
@@ -414,20 +420,9 @@ impl Step<'_> {
             Ok(text) => text,
             Err(refusal) => return self.refuse(sender, refusal, message_id),
         };
-        let key = (!message_id.is_empty()).then(|| Digest::of(&[message_id.as_bytes()]));
-        let content = Digest::of(&[sender.name.as_bytes(), text.as_bytes()]);
-        let known = key.and_then(|key| self.service.rooms.get(&self.room)?.recent.get(key));
-        match known {
-            Some(first) if first.content == content => {
-                return Outcome {
-                    answer: Answer::Duplicate {
-                        timestamp: first.timestamp,
-                        sequence: first.sequence,
-                        message_id,
-                    },
-                    events: vec![],
-                };
-            }
+        let content = content(&sender.name, &text);
+        match self.known(&message_id) {
+            Some(first) if first.content == content => return first.again(message_id),
             Some(_) => return Outcome::rejected(Rejection::MessageIdReused),
             None => {}
         }
@@ -435,11 +430,13 @@ impl Step<'_> {
             return Outcome::rejected(rejection);
         }
         let event = self.event(Kind::Message, sender, text, message_id);
-        if let Some(key) = key {
-            let (timestamp, sequence) = (event.timestamp, event.sequence);
-            self.opened()
-                .recent
-                .remember(key, content, timestamp, sequence);
+        if !event.message_id.is_empty() {
+            let first = First {
+                content,
+                timestamp: event.timestamp,
+                sequence: event.sequence,
+            };
+            self.opened().recent.remember(key(&event.message_id), first);
         }
         Outcome {
             answer: Answer::Stored {
@@ -448,6 +445,24 @@ impl Step<'_> {
             },
             events: vec![event],
         }
+    }
+
+    /// The answer to a message that repeats one that is known.
+    fn first_result(&self, name: &str, text: &str, message_id: &str) -> Option<Outcome> {
+        let text = text::message(text, &self.service.limits).ok()?;
+        let first = self.known(message_id)?;
+        (first.content == content(name, &text)).then(|| first.again(message_id.into()))
+    }
+
+    fn known(&self, message_id: &str) -> Option<First> {
+        if message_id.is_empty() {
+            return None;
+        }
+        self.service
+            .rooms
+            .get(&self.room)?
+            .recent
+            .get(key(message_id))
     }
 
     fn refuse_from(
@@ -618,6 +633,16 @@ impl Step<'_> {
             traceparent: self.traceparent.clone(),
         }
     }
+}
+
+/// What a message id is remembered by.
+fn key(message_id: &str) -> Digest {
+    Digest::of(&[message_id.as_bytes()])
+}
+
+/// What makes two messages the same.
+fn content(name: &str, text: &str) -> Digest {
+    Digest::of(&[name.as_bytes(), text.as_bytes()])
 }
 
 impl Room {

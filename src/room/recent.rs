@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Digest;
+use super::{Answer, Digest, Outcome};
 
 /// The ids of the messages among a room's last `limits.dedup_events` events, and what became of each.
 ///
@@ -21,22 +21,29 @@ pub(super) struct First {
     pub(super) sequence: u64,
 }
 
+impl First {
+    /// The answer when the message comes again.
+    pub(super) fn again(self, message_id: String) -> Outcome {
+        Outcome {
+            events: vec![],
+            answer: Answer::Duplicate {
+                timestamp: self.timestamp,
+                sequence: self.sequence,
+                message_id,
+            },
+        }
+    }
+}
+
 impl Recent {
     pub(super) fn get(&self, key: Digest) -> Option<First> {
         self.results.get(&key).copied()
     }
 
-    /// Remembers the event `sequence`.
-    pub(super) fn remember(&mut self, key: Digest, content: Digest, timestamp: i64, sequence: u64) {
-        self.order.push_back((sequence, key));
-        self.results.insert(
-            key,
-            First {
-                content,
-                timestamp,
-                sequence,
-            },
-        );
+    /// Remembers what became of the newest event.
+    pub(super) fn remember(&mut self, key: Digest, first: First) {
+        self.order.push_back((first.sequence, key));
+        self.results.insert(key, first);
     }
 
     /// Forgets all events before `oldest`.

@@ -913,6 +913,30 @@ fn a_retry_repeats_name_and_text_and_anything_else_is_a_reuse() {
     }
 }
 
+/// Between the first sending and the retry somebody may have taken the name.
+#[test]
+fn a_retry_from_outside_gets_its_first_result_even_if_the_name_is_held_now() {
+    let mut lobby = Lobby::new();
+    lobby.post("Ada", "hi", "m1");
+    lobby.join(1, "Ada");
+
+    let again = lobby.post("Ada", "hi", "m1");
+    let other = lobby.post("Ada", "ho", "m2");
+
+    assert_eq!(
+        again,
+        Answer::Duplicate {
+            timestamp: 1,
+            sequence: 1,
+            message_id: "m1".into()
+        }
+    );
+    assert_eq!(
+        other,
+        Answer::Rejected(Rejection::NameHeld { name: "Ada".into() })
+    );
+}
+
 #[test]
 fn a_message_id_of_64_bytes_is_taken_and_a_longer_one_is_rejected_before_all_else() {
     let mut lobby = Lobby::new();
