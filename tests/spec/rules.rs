@@ -1153,6 +1153,57 @@ fn history_never_comes_back_once_it_is_dropped() {
 }
 
 #[test]
+fn names_that_differ_in_case_alone_are_one_name() {
+    for (one, other) in [
+        ("Ada", "aDA"),
+        ("Zoë", "ZOE\u{308}"),
+        ("Νίκος", "ΝΊΚΟΣ"),
+        ("\u{390}", "\u{399}\u{308}\u{301}"),
+        ("Weiß", "WEISS"),
+    ] {
+        let mut lobby = Lobby::new();
+        lobby.join(1, one);
+        let second = lobby.join(2, other).answer;
+        assert!(
+            matches!(second, Answer::Rejected(Rejection::NameHeld { .. })),
+            "{one} {other}: {second:?}"
+        );
+    }
+}
+
+#[test]
+fn nobody_is_called_server_in_any_case_or_spelling() {
+    for name in ["Server", "sERVER", " server\n", "\u{17f}erver"] {
+        let answer = Lobby::new().join(1, name).answer;
+        assert!(
+            matches!(answer, Answer::Rejected(Rejection::BadName(_))),
+            "{name}: {answer:?}"
+        );
+    }
+}
+
+/// Two names that look alike because one has a letter that leaves nothing to see.
+#[test]
+fn every_character_of_a_name_can_be_seen() {
+    for hidden in [
+        '\u{3164}',
+        '\u{115f}',
+        '\u{ffa0}',
+        '\u{fe0f}',
+        '\u{34f}',
+        '\u{e0101}',
+    ] {
+        for name in [hidden.to_string(), format!("Ada{hidden}")] {
+            let answer = Lobby::new().join(1, &name).answer;
+            assert!(
+                matches!(answer, Answer::Rejected(Rejection::BadName(_))),
+                "{name:?}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_last_room_is_opened_and_one_more_is_not() {
     let mut service = service();
     let join = |room: &str| command(room, Action::Join(join(1, "Ada")));
