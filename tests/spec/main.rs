@@ -33,7 +33,10 @@ mod reading;
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 
-/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
-mod traces;
 /// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
 mod rules;
+/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
+mod traces;
+
+/// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
+mod bad_input;

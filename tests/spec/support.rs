@@ -2,6 +2,7 @@
 
 pub mod collector;
 pub mod hostile;
+pub mod http2;
 pub mod piped;
 pub mod program;
 pub mod raw;
