@@ -1191,6 +1191,27 @@ async fn who_sends_faster_than_the_rate_is_told_so_without_a_tick() {
 }
 
 #[tokio::test]
+async fn a_message_id_that_is_too_long_comes_back_in_no_notice_however_fast_it_came() {
+    let mut scene = Scene::start_with(|config| config.limits.rate = 1).await;
+    let mut hasty = scene.joined("Hasty").await;
+
+    for _ in 0..2 {
+        hasty.send(framed(&message("hi")));
+    }
+    hasty.send(framed(&JoinMsgLeave {
+        message_id: "m".repeat(65),
+        ..message("hi")
+    }));
+
+    assert_status(
+        &hasty.status().await,
+        Code::InvalidArgument,
+        "BAD_MESSAGE_ID",
+        "64 bytes",
+    );
+}
+
+#[tokio::test]
 async fn a_rate_of_0_is_no_limit() {
     let mut scene = Scene::start_with(|config| config.limits.rate = 0).await;
     let mut hasty = scene.joined("Hasty").await;
