@@ -1212,6 +1212,53 @@ async fn a_message_id_that_is_too_long_comes_back_in_no_notice_however_fast_it_c
 }
 
 #[tokio::test]
+async fn send_message_faster_than_the_rate_is_resource_exhausted_and_the_haste_is_its_sender_s_own()
+{
+    let scene = Scene::start_with(|config| config.limits.rate = 1).await;
+    let welcome = scene.read.welcome.clone().expect("the onlooker's welcome");
+    let onlooker = |session: &str| JoinMsgLeave {
+        id: welcome.id,
+        session: session.into(),
+        ..message("hi")
+    };
+    let send =
+        async |request: JoinMsgLeave| scene.call(&path("SendMessage"), framed(&request)).await;
+
+    for _ in 0..2 {
+        assert_eq!(send(said_by("Ada", "hi")).await.code(), Code::Ok);
+    }
+    let too_fast = send(said_by("Bob", "hi")).await;
+    assert_status(
+        &too_fast,
+        Code::ResourceExhausted,
+        "TOO_FAST",
+        "more than 1 messages a second",
+    );
+
+    // Whoever does not know the session cannot use up what its holder may send.
+    for _ in 0..4 {
+        let status = send(onlooker("guess")).await;
+        assert!(
+            matches!(
+                status.code(),
+                Code::PermissionDenied | Code::ResourceExhausted
+            ),
+            "{status:?}"
+        );
+    }
+    for _ in 0..2 {
+        assert_eq!(send(onlooker(&welcome.session)).await.code(), Code::Ok);
+    }
+    let too_fast = send(onlooker(&welcome.session)).await;
+    assert_status(
+        &too_fast,
+        Code::ResourceExhausted,
+        "TOO_FAST",
+        "more than 1 messages a second",
+    );
+}
+
+#[tokio::test]
 async fn a_rate_of_0_is_no_limit() {
     let mut scene = Scene::start_with(|config| config.limits.rate = 0).await;
     let mut hasty = scene.joined("Hasty").await;
