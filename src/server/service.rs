@@ -362,11 +362,13 @@ async fn only_message<Q>(shared: &Shared, request: Request<Body>) -> Result<Q, S
 where
     Q: prost::Message + Default + 'static,
 {
-    if shared.draining.is_cancelled() {
-        return Err(Fault::Draining.into());
-    }
     let mut inbound = Inbound::new(request.into_body(), shared.limits.message_bytes);
-    match timeout(REQUEST_TIMEOUT, inbound.next()).await {
+    let received = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return Err(Fault::Draining.into()),
+        received = timeout(REQUEST_TIMEOUT, inbound.next()) => received,
+    };
+    match received {
         Ok(Received::Message(message)) => Ok(message),
         Ok(Received::Fault(fault)) => Err(fault.into()),
         Ok(Received::HalfClose | Received::Broken) | Err(_) => {

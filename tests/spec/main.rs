@@ -40,3 +40,6 @@ mod traces;
 
 /// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
 mod bad_input;
+
+/// Who abuses connections, streams, memory or file descriptors meets a limit, and the others notice nothing.
+mod abuse;
