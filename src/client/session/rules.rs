@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::{Options, Received, Say, UNACKNOWLEDGED_MAX, Update};
 use crate::{
     clock::LamportClock,
-    telemetry::{EventName, Facts, Sending, Step},
-    wire::v1::{EventType, JoinMsgLeave, NoticeCode, Resume, ServerMessage, Welcome},
+    telemetry::{EventName, Facts, Sending, Step, log},
+    wire::v1::{EventType, JoinMsgLeave, Resume, ServerMessage, Welcome},
 };
 
 /// The participant's side of the protocol.
@@ -83,6 +83,19 @@ impl Rules {
         &self.options.name
     }
 
+    /// What the log says of a received message.
+    pub(super) fn log(&self, message: &ServerMessage) {
+        self.options.log.received(&log::Event {
+            event: event_name(message),
+            participant: &message.sender_name,
+            id: message.sender_id,
+            lamport_time: message.timestamp,
+            room: &self.options.room,
+            sequence: message.sequence,
+            text: &message.msg_stream,
+        });
+    }
+
     pub(super) fn clock(&self) -> i64 {
         self.clock.now()
     }
@@ -150,8 +163,8 @@ impl Rules {
         if !newcomer && welcome.epoch != self.epoch {
             self.begin_epoch(first.timestamp);
         }
-        // A new session means that this JOIN is an event. One that resumes is none, and leaves no span.
-        let joined = newcomer || (!welcome.session.is_empty() && welcome.session != self.session);
+        // A new session, or a new start, means that this JOIN is an event. One that resumes is none, and leaves no span.
+        let joined = !recovered || (!welcome.session.is_empty() && welcome.session != self.session);
         self.id = welcome.id;
         self.epoch.clone_from(&welcome.epoch);
         if !welcome.session.is_empty() {
@@ -187,6 +200,9 @@ impl Rules {
     /// A wiped history is a new world: its clock is the only one, and what was said has not been said in it.
     fn begin_epoch(&mut self, time: i64) {
         self.clock = LamportClock::at(time);
+        if let Some((timestamp, _)) = &mut self.joining {
+            *timestamp = 0;
+        }
         for said in &mut self.unacknowledged {
             said.message = None;
         }
@@ -388,8 +404,9 @@ impl Rules {
     }
 }
 
+/// What a received message is in traces and logs; of the notices only those that refuse something are traced.
 fn event_name(message: &ServerMessage) -> EventName {
-    if refuses(message) {
+    if message.notice.is_some() {
         return EventName::Refusal;
     }
     match message.r#type() {
@@ -397,11 +414,4 @@ fn event_name(message: &ServerMessage) -> EventName {
         EventType::Message => EventName::Message,
         EventType::Leave => EventName::Leave,
     }
-}
-
-/// Whether this is a notice that refuses what was sent.
-fn refuses(message: &ServerMessage) -> bool {
-    message.notice.as_ref().is_some_and(|notice| {
-        !matches!(notice.code(), NoticeCode::Duplicate | NoticeCode::Draining)
-    })
 }
