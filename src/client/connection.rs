@@ -34,7 +34,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Unit: bytes. When full: the server keeps what follows. Small, so that what was sent is soon what was read: with the
 /// default of 2 MiB a server runs ten thousand messages ahead of a reader that has stopped.
-const WINDOW_BYTES: u32 = 64 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// How much of a connection may be on its way unread.
+///
+/// Unit: bytes. Not reached by the one stream of a participant; large because h2 closes a connection on which unread
+/// frames smaller than 256 bytes, as most events are, fall short of that size by half of this window in sum. A stream
+/// window of events of `EVENT_BYTES_MIN` stays within that.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// The smallest event: a name, a text, a room and a time of few bytes each.
+const EVENT_BYTES_MIN: u32 = 32;
+const _: () = assert!(
+    STREAM_WINDOW_BYTES / EVENT_BYTES_MIN * (256 - EVENT_BYTES_MIN) <= CONNECTION_WINDOW_BYTES / 2
+);
 
 /// How long the service may take to answer a JOIN, connecting included.
 ///
@@ -144,8 +157,8 @@ pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, Ad
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(keepalive)
         .keep_alive_timeout(keepalive)
         // An idle chat is silent for hours; without this a frozen or cut off server would never be noticed.

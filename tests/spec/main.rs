@@ -17,3 +17,6 @@ mod configuration;
 
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
+
+/// A participant's session: its clock follows Lamport's rule, and a network that fails costs nobody a message.
+mod session;

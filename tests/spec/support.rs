@@ -1,7 +1,9 @@
 //! The vocabulary of the tests.
 
 pub mod collector;
+pub mod listener;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod traced;

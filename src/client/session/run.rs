@@ -319,7 +319,8 @@ pub(super) fn welcome(first: &ServerMessage) -> Result<Welcome, Status> {
 pub(super) fn comes_back(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
-        Code::ResourceExhausted => has_reason(status, "STALLED"),
+        // HTTP/2's "enhance your calm" is the connection's word, not the service's: it has a source at this end.
+        Code::ResourceExhausted => has_reason(status, "STALLED") || status.source().is_some(),
         _ => false,
     }
 }
