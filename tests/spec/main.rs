@@ -12,11 +12,31 @@ mod support;
 /// The report's own session, with the report's logical times.
 mod report;
 
+/// Everybody in a room reads its events in one order, with one logical time each.
+mod ordering;
+
+/// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
+mod streams;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
+
+/// A person at a terminal reads and writes without the one being in the way of the other.
+mod terminal;
+
+/// Through pipes: lines in, lines out, nothing else.
+mod pipe;
+
+/// Reading without taking part.
+mod reading;
 
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 
 /// A participant's session: its clock follows Lamport's rule, and a network that fails costs nobody a message.
 mod session;
+
+/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
+mod rules;
+/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
+mod traces;
