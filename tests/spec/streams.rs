@@ -6,7 +6,7 @@ use chitchat::wire::v1::ServerMessage;
 use tonic::Code;
 
 use crate::support::{
-    raw::{Raw, reason, resume, sequences, texts, welcome},
+    raw::{reason, resume, sequences, texts, welcome},
     server::{TestServer, start, start_with},
 };
 
@@ -160,7 +160,8 @@ async fn talk(server: &TestServer) -> Vec<ServerMessage> {
     talker.leave(0);
     heard.push(listener.next().await);
     listener.leave(0);
-    listener.rest().await;
+    let (rest, ended) = listener.rest().await;
+    assert!(rest.is_empty() && ended.is_ok(), "{rest:?} {ended:?}");
     heard
 }
 

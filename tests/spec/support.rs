@@ -4,6 +4,7 @@ pub mod collector;
 pub mod hostile;
 pub mod listener;
 pub mod piped;
+pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod raw;
