@@ -261,6 +261,20 @@ async fn an_await_after_join_counts_only_what_follows_the_own_join() {
 }
 
 #[tokio::test]
+async fn the_own_join_is_not_what_is_awaited_after_it() {
+    let server = server::start().await;
+    let played = play_text(
+        &server,
+        r#"
+        name = "Aske"
+        steps = ["join", { await = { type = "JOIN", within = "300ms" } }]
+        "#,
+    )
+    .await;
+    assert_eq!(played.code, 1, "{}", played.stdout);
+}
+
+#[tokio::test]
 async fn a_script_that_is_none_is_told_with_line_and_column_and_joins_nobody() {
     let server = server::start().await;
     for (text, place) in [
