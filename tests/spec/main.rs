@@ -53,3 +53,9 @@ mod traces;
 
 /// The report's session in one process.
 mod demo;
+
+/// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
+mod bad_input;
+
+/// Who abuses connections, streams, memory or file descriptors meets a limit, and the others notice nothing.
+mod abuse;
