@@ -14,3 +14,6 @@ mod report;
 
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
+
+/// Clients in another language, on another implementation of gRPC, need nothing but the proto.
+mod python;

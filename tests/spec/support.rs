@@ -1,5 +1,6 @@
 //! The vocabulary of the tests.
 
+pub mod link;
 pub mod program;
 pub mod raw;
 pub mod server;
