@@ -13,6 +13,11 @@ use crate::wire::Frame;
 /// What an event costs beside its frame, in bytes: its place in two queues and the frame's own header, estimated.
 const ENTRY_BYTES: usize = 96;
 
+/// What one page of history holds at most, in bytes of frames (and one event at least).
+///
+/// gRPC clients refuse a response above 4 MiB unless told otherwise. When reached: the page is shorter and says `more`.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// The history. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Journal(Arc<Mutex<Memory>>);
@@ -150,30 +155,42 @@ impl Memory {
 impl Log {
     fn read(&self, range: Range, limit: usize) -> Page {
         let end = self.first + self.frames.len() as u64;
-        let (from, until, more) = match range {
+        let (from, until) = match range {
             Range::After { after, before } => {
-                let from = (after.saturating_add(1)).clamp(self.first, end);
-                let bound = if before == 0 {
-                    end
-                } else {
-                    before.clamp(from, end)
-                };
-                let until = bound.min(from.saturating_add(limit as u64));
-                (from, until, until < bound)
+                let from = after.saturating_add(1).clamp(self.first, end);
+                let until = if before == 0 { end } else { before };
+                (from, until.clamp(from, end))
             }
-            Range::Before(before) => {
-                let until = before.clamp(self.first, end);
-                let from = until.saturating_sub(limit as u64).max(self.first);
-                (from, until, from > self.first)
+            Range::Before(before) => (self.first, before.clamp(self.first, end)),
+        };
+        let index = |sequence: u64| usize::try_from(sequence - self.first).unwrap_or(usize::MAX);
+        let asked = index(from)..index(until);
+        let mut bytes = 0;
+        let mut fits = |at: &usize| {
+            let first = bytes == 0;
+            bytes += self.frames[*at].len();
+            first || bytes <= PAGE_BYTES_MAX
+        };
+        let taken = match range {
+            Range::After { .. } => {
+                let count = asked.clone().take(limit).take_while(&mut fits).count();
+                asked.start..asked.start + count
+            }
+            Range::Before(_) => {
+                let count = asked
+                    .clone()
+                    .rev()
+                    .take(limit)
+                    .take_while(&mut fits)
+                    .count();
+                asked.end - count..asked.end
             }
         };
-        let skip = usize::try_from(from - self.first).unwrap_or(usize::MAX);
-        let count = usize::try_from(until - from).unwrap_or(usize::MAX);
         Page {
-            events: (from..)
-                .zip(self.frames.iter().skip(skip).take(count).cloned())
+            more: taken != asked,
+            events: (self.first + taken.start as u64..)
+                .zip(self.frames.range(taken).cloned())
                 .collect(),
-            more,
         }
     }
 }
@@ -256,6 +273,47 @@ mod tests {
         assert_eq!((sequences(&page), page.more), (vec![1, 2], false));
         let page = journal.read("lobby", Range::Before(u64::MAX), 1);
         assert_eq!((sequences(&page), page.more), (vec![10], true));
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_from_the_side_that_it_is_read_from() {
+        let large = |sequence| Entry {
+            frame: Frame::of(&ServerMessage {
+                msg_stream: "x".repeat(PAGE_BYTES_MAX / 3),
+                ..ServerMessage::default()
+            }),
+            ..entry("lobby", sequence)
+        };
+        let journal = Journal::in_memory(1 << 30);
+        assert!(journal.append((1..=5).map(large).collect()).is_empty());
+        let page = journal.read(
+            "lobby",
+            Range::After {
+                after: 0,
+                before: 0,
+            },
+            100,
+        );
+        assert_eq!((sequences(&page), page.more), (vec![1, 2], true));
+        let page = journal.read("lobby", Range::Before(6), 100);
+        assert_eq!((sequences(&page), page.more), (vec![4, 5], true));
+        let huge = Entry {
+            frame: Frame::of(&ServerMessage {
+                msg_stream: "x".repeat(2 * PAGE_BYTES_MAX),
+                ..ServerMessage::default()
+            }),
+            ..entry("lobby", 6)
+        };
+        assert!(journal.append(vec![huge]).is_empty());
+        let page = journal.read(
+            "lobby",
+            Range::After {
+                after: 5,
+                before: 0,
+            },
+            100,
+        );
+        assert_eq!((sequences(&page), page.more), (vec![6], false));
     }
 
     #[test]

@@ -66,7 +66,6 @@ pub struct Stopped;
 impl Order {
     /// An order over `service`, and the task's future that its owner must run until it ends, which it does once all
     /// clones of the inlet are dropped.
-    #[must_use]
     pub fn local(
         service: Service,
         journal: Journal,
@@ -268,7 +267,7 @@ impl Folded {
                 lamport_time: refused.timestamp,
                 room: &refused.room,
                 sequence: 0,
-                text: &refused.refusal.to_string(),
+                text: &refused.words,
             });
         }
         if let Some(facts) = facts(&self.outcome, self.recipients, epoch) {
@@ -304,6 +303,7 @@ fn facts<'a>(outcome: &'a Outcome, recipients: usize, epoch: &'a str) -> Option<
             participant: &refused.participant,
             message_id: &refused.message_id,
             recipients: Some(1),
+            text: &refused.words,
             error: Some(refused.refusal.name()),
             ..server
         }),

@@ -473,6 +473,7 @@ impl Step<'_> {
                 room: self.room.clone(),
                 id: sender.id,
                 participant: sender.name.clone(),
+                words: refusal.to_string(),
                 refusal,
                 timestamp: self.tick(),
                 message_id,

@@ -27,3 +27,28 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Command, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sigterm_and_sigint_cancel_the_token_and_do_not_end_the_process() {
+        for name in ["TERM", "INT"] {
+            let token = on_signal().unwrap();
+            assert!(!token.is_cancelled());
+
+            let shell = Command::new("sh")
+                .args(["-c", &format!("kill -{name} $PPID")])
+                .status();
+            assert!(shell.unwrap().success());
+
+            let cancelled = timeout(Duration::from_secs(5), token.cancelled()).await;
+            assert!(cancelled.is_ok(), "SIG{name} should cancel the token");
+        }
+    }
+}

@@ -15,19 +15,22 @@ mod trace;
 mod traceparent;
 
 use std::{
+    path::Path,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
 
 use opentelemetry::{InstrumentationScope, trace::TracerProvider as _};
-use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
-use tokio::runtime::Runtime;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::warn;
 
 use crate::config;
-use delivery::Delivery;
+use delivery::{Delivery, Waiting};
+use environment::Collector;
 pub use environment::Environment;
+use file::JsonLines;
+use otlp::Otlp;
 pub use trace::{EventName, Facts, Sending, Step, Tracer};
 
 /// How long [`Telemetry::shutdown`] may take to deliver what is still queued; what is left then is lost and counted.
@@ -46,30 +49,38 @@ pub struct Telemetry {
 struct Running {
     provider: SdkTracerProvider,
     deliveries: Vec<Arc<Delivery>>,
-    /// Of the OTLP exporter.
-    runtime: Option<Runtime>,
 }
 
 impl Telemetry {
     /// Starts tracing, if the environment names a collector or the configuration a file.
     ///
-    /// `service` is what the process is called in traces unless `OTEL_SERVICE_NAME` says otherwise: `chitchat-server`,
-    /// or a participant's name in lowercase. Never fails: what cannot be had (a bad endpoint, a file that does not open)
-    /// is logged in one line and left out. `OTEL_SDK_DISABLED=true` turns everything off, `OTEL_TRACES_EXPORTER=none`
-    /// all but the file.
+    /// `service` is what the process is called in traces, in lowercase, unless `OTEL_SERVICE_NAME` says otherwise:
+    /// `chitchat-server`, or the participant's name. Never fails: what cannot be had (a bad endpoint, a file that does
+    /// not open) is logged in one line and left out. `OTEL_SDK_DISABLED=true` turns everything off,
+    /// `OTEL_TRACES_EXPORTER=none` all but the file.
     #[must_use]
     pub fn start(config: &config::Telemetry, service: &str, environment: &Environment) -> Self {
         if environment.disabled() {
             return Self::default();
         }
-        let mut deliveries = Vec::new();
-        let mut provider = SdkTracerProvider::builder();
-        // The file first: it is never slow, and a collector that hangs must not cost it the shutdown's time.
-        provider = with_file(provider, &mut deliveries, config, environment);
-        let runtime;
-        (provider, runtime) = with_collector(provider, &mut deliveries, environment);
-        if deliveries.is_empty() {
+        let file = config.file.as_deref().and_then(open_file);
+        let collector = open_collector(environment);
+        if file.is_none() && collector.is_none() {
             return Self::default();
+        }
+        let waiting = Waiting::new(environment);
+        let mut provider = SdkTracerProvider::builder();
+        let mut deliveries = Vec::new();
+        // The file first: it is never slow, and a collector that hangs must not cost it the shutdown's time.
+        if let Some((name, exporter)) = file {
+            let (processor, delivery) = Delivery::start(name, exporter, waiting);
+            provider = provider.with_span_processor(processor);
+            deliveries.push(delivery);
+        }
+        if let Some((name, exporter)) = collector {
+            let (processor, delivery) = Delivery::start(name, exporter, waiting);
+            provider = provider.with_span_processor(processor);
+            deliveries.push(delivery);
         }
         let provider = provider
             .with_resource(resource::resource(service, environment))
@@ -82,7 +93,6 @@ impl Telemetry {
             running: Some(Running {
                 provider,
                 deliveries,
-                runtime,
             }),
         }
     }
@@ -105,13 +115,11 @@ impl Telemetry {
         let Some(Running {
             provider,
             deliveries,
-            runtime,
         }) = self.running.take()
         else {
             return;
         };
-        // On a thread of its own, because the SDK's limit holds for each destination and not for the sum. The provider
-        // goes before the runtime: after it, every export would fail.
+        // On a thread of its own, because the SDK's limit holds for each destination and not for the sum.
         let (stopped, wait) = mpsc::channel();
         let stopping = thread::Builder::new()
             .name("telemetry-stop".into())
@@ -125,9 +133,6 @@ impl Telemetry {
         for delivery in deliveries {
             delivery.close();
         }
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -137,65 +142,28 @@ impl Drop for Telemetry {
     }
 }
 
-fn with_file(
-    provider: TracerProviderBuilder,
-    deliveries: &mut Vec<Arc<Delivery>>,
-    config: &config::Telemetry,
-    environment: &Environment,
-) -> TracerProviderBuilder {
-    let Some(path) = &config.file else {
-        return provider;
-    };
-    match file::JsonLines::open(path) {
-        Ok(exporter) => {
-            let (processor, delivery) =
-                Delivery::start(path.display().to_string(), exporter, environment);
-            deliveries.push(delivery);
-            provider.with_span_processor(processor)
-        }
+/// A destination's name and its exporter.
+fn open_file(path: &Path) -> Option<(String, JsonLines)> {
+    match JsonLines::open(path) {
+        Ok(exporter) => Some((path.display().to_string(), exporter)),
         Err(error) => {
             warn!(
                 "traces: telemetry.file {}: {error}; none are written",
                 path.display()
             );
-            provider
+            None
         }
     }
 }
 
-fn with_collector(
-    provider: TracerProviderBuilder,
-    deliveries: &mut Vec<Arc<Delivery>>,
-    environment: &Environment,
-) -> (TracerProviderBuilder, Option<Runtime>) {
-    match open_collector(environment) {
-        Ok(None) => (provider, None),
-        Ok(Some((name, exporter, runtime))) => {
-            let (processor, delivery) = Delivery::start(name, exporter, environment);
-            deliveries.push(delivery);
-            (provider.with_span_processor(processor), Some(runtime))
-        }
-        Err(reason) => {
-            warn!("traces: {reason}; none are sent");
-            (provider, None)
-        }
-    }
-}
-
-fn open_collector(
-    environment: &Environment,
-) -> Result<Option<(String, otlp::Otlp, Runtime)>, String> {
-    let Some(collector) = environment.collector()? else {
-        return Ok(None);
-    };
-    let runtime = otlp::runtime().map_err(|error| error.to_string())?;
-    let exporter = otlp::Otlp::new(&collector, &runtime).map_err(|error| error.to_string());
-    match exporter {
-        Ok(exporter) => Ok(Some((collector.name().to_owned(), exporter, runtime))),
-        Err(reason) => {
-            // Dropping a runtime inside another one panics.
-            runtime.shutdown_background();
-            Err(reason)
-        }
-    }
+fn open_collector(environment: &Environment) -> Option<(String, Otlp)> {
+    let opened = environment.collector().and_then(|collector| {
+        let named =
+            |collector: Collector| Ok((collector.name().to_owned(), Otlp::open(&collector)?));
+        collector.map(named).transpose()
+    });
+    opened.unwrap_or_else(|reason| {
+        warn!("traces: {reason}; none are sent");
+        None
+    })
 }

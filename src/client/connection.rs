@@ -1,10 +1,29 @@
 //! The way to a server: one gRPC connection.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tonic::transport::{Channel, Endpoint};
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tower_service::Service;
 
-use crate::wire::v1::chat_service_client::ChatServiceClient;
+use crate::wire::v1::{JoinMsgLeave, ServerMessage, chat_service_client::ChatServiceClient};
 
 /// How long a connection may take to come about.
 ///
@@ -16,6 +35,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unit: bytes. When full: the server keeps what follows. Small, so that what was sent is soon what was read: with the
 /// default of 2 MiB a server runs ten thousand messages ahead of a reader that has stopped.
 const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// How long the service may take to answer a JOIN, connecting included.
+///
+/// When it is over the attempt counts as one at a server that is away. Source: twice the time to connect.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages that may wait for the connection to carry them.
+///
+/// When full: the rest waits in the session. Small, for what waits here is lost to it when the connection breaks (and
+/// is then sent again).
+const OUTBOX_CAPACITY: usize = 16;
 
 /// The address of a server is not one.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +73,63 @@ pub fn service(
     ))
 }
 
+/// A participant's stream on a connection of its own. Dropping it cuts the connection: no half-close, nothing that the
+/// server could take for a farewell.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Stands first because fields are dropped in their order: the cut comes before the end of the outbox.
+    _cut: DropGuard,
+    /// Towards the server. Ending it would be a half-close, and so a LEAVE: the connection is to be cut before.
+    pub(super) outbox: mpsc::Sender<JoinMsgLeave>,
+    /// From the server.
+    pub(super) inbound: Streaming<ServerMessage>,
+}
+
+impl Connection {
+    /// Connects, says `join` and reads the service's answer: the message with the welcome.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        join: JoinMsgLeave,
+    ) -> Result<(Self, ServerMessage), Status> {
+        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(endpoint, join))
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = OPEN_TIMEOUT.as_secs();
+                Err(Status::unavailable(format!("no answer within {seconds} s")))
+            })
+    }
+
+    async fn open_unhurried(
+        endpoint: &Endpoint,
+        join: JoinMsgLeave,
+    ) -> Result<(Self, ServerMessage), Status> {
+        // Declared before the guard of the cut, and so dropped after it, however this function is left.
+        let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
+        let token = CancellationToken::new();
+        let cut = token.clone().drop_guard();
+        let channel = endpoint.connect_with_connector_lazy(Connector { cut: token });
+
+        outbox
+            .send(join)
+            .await
+            .map_err(|_| Status::internal("the stream of messages is gone"))?;
+        let mut inbound = ChatServiceClient::new(channel)
+            .chat(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        let first = inbound
+            .message()
+            .await?
+            .ok_or_else(|| Status::unavailable("the stream ended before the welcome"))?;
+        let connection = Self {
+            _cut: cut,
+            outbox,
+            inbound,
+        };
+        Ok((connection, first))
+    }
+}
+
 /// The settings of every connection to a server.
 pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, AddressError> {
     let uri = if server.contains("://") {
@@ -63,4 +150,82 @@ pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, Ad
         .keep_alive_timeout(keepalive)
         // An idle chat is silent for hours; without this a frozen or cut off server would never be noticed.
         .keep_alive_while_idle(true))
+}
+
+/// Makes the TCP connection under a [`Connection`], and keeps the means to cut it.
+#[derive(Debug)]
+struct Connector {
+    cut: CancellationToken,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Wire>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let cut = Box::pin(self.cut.clone().cancelled_owned());
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default();
+            let port = uri.port_u16().unwrap_or(80);
+            let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+            tcp.set_nodelay(true)?;
+            Ok(TokioIo::new(Wire { tcp, cut }))
+        })
+    }
+}
+
+/// A TCP connection that can be cut from elsewhere.
+///
+/// gRPC knows no way to end a stream but in good order: a body that merely stays silent would hold the connection for
+/// ever, one that ends is a half-close.
+#[derive(Debug)]
+struct Wire {
+    tcp: TcpStream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Wire {
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.tcp).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
 }

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status};
 
+use super::connection::{self, AddressError, Connection};
 use crate::{config, telemetry::Tracer, wire::v1::ServerMessage};
+
+mod rules;
+mod run;
+
+use rules::Rules;
+use run::Task;
 
 /// Updates that may wait for [`Session::next`].
 ///
@@ -126,7 +132,7 @@ pub enum Ending {
     /// By [`Session::crash`].
     Crashed,
     /// The service does not want it back: superseded, refused ...
-    Refused(tonic::Status),
+    Refused(Status),
 }
 
 /// Why a join failed.
@@ -134,10 +140,13 @@ pub enum Ending {
 pub enum JoinError {
     /// Name or id is held: choose another, or wait.
     #[error("{}", .0.message())]
-    Held(tonic::Status),
+    Held(Status),
     /// The service refused the join for another reason that will not pass.
     #[error("the server refused the join: {}", .0.message())]
-    Refused(tonic::Status),
+    Refused(Status),
+    /// The address of the server is not one.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// The server cannot be reached (now).
     #[error("cannot reach {server}")]
     Unreachable {
@@ -145,7 +154,7 @@ pub enum JoinError {
         server: String,
         /// Why.
         #[source]
-        source: tonic::Status,
+        source: Status,
     },
 }
 
@@ -177,7 +186,7 @@ pub struct Session {
     standing: watch::Receiver<Standing>,
     name: String,
     room: String,
-    task: JoinHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// The speaking half of a [`Session`], for another task. Does not keep the session alive.
@@ -220,11 +229,42 @@ impl Session {
     /// # Errors
     /// [`JoinError::Held`]: choose another name or id, or wait. [`JoinError::Unreachable`]: try later.
     /// [`JoinError::Refused`]: trying the same again is of no use.
-    #[allow(clippy::unused_async)] // The task that makes the connection is the next step.
     pub async fn join(options: Options) -> Result<Self, JoinError> {
-        Err(JoinError::Unreachable {
-            server: options.server,
-            source: tonic::Status::unimplemented("no connection yet"),
+        let endpoint = connection::endpoint(&options.server, options.keepalive)?;
+        let (name, room) = (options.name.clone(), options.room.clone());
+        let server = options.server.clone();
+        let mut rules = Rules::new(options);
+        let refused = |status| refusal(status, &server);
+        let (connection, first) = Connection::open(&endpoint, rules.join())
+            .await
+            .map_err(refused)?;
+        let welcome = run::welcome(&first).map_err(JoinError::Refused)?;
+        rules.welcome(&first, &welcome);
+
+        let (speaker, says, wish) = Speaker::new();
+        let (to_listener, updates) = mpsc::channel(UPDATES_CAPACITY);
+        let (standing, standing_now) = watch::channel(Standing {
+            clock: rules.clock(),
+            id: rules.id(),
+            epoch: rules.epoch().to_owned(),
+        });
+        let task = Task {
+            endpoint,
+            rules,
+            says,
+            wish,
+            updates: to_listener,
+            standing,
+            leaving: run::Leaving::default(),
+            backoff: run::Backoff::default(),
+        };
+        Ok(Self {
+            speaker,
+            updates,
+            standing: standing_now,
+            name,
+            room,
+            _task: AbortOnDropHandle::new(tokio::spawn(task.run(connection, first))),
         })
     }
 
@@ -296,13 +336,13 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Speaker {
+    fn new() -> (Self, mpsc::Receiver<Say>, watch::Receiver<Wish>) {
+        let (says, to_send) = mpsc::channel(SAYS_CAPACITY);
+        let (wish, wished) = watch::channel(Wish::Stay);
+        (Self { says, wish }, to_send, wished)
+    }
+
     /// As [`Session::say`].
     ///
     /// # Errors
@@ -333,5 +373,19 @@ impl Speaker {
             *standing = wish.max(*standing);
             rises
         });
+    }
+}
+
+/// What a status in answer to a JOIN means.
+fn refusal(status: Status, server: &str) -> JoinError {
+    if status.code() == Code::AlreadyExists {
+        JoinError::Held(status)
+    } else if run::comes_back(&status) {
+        JoinError::Unreachable {
+            server: server.to_owned(),
+            source: status,
+        }
+    } else {
+        JoinError::Refused(status)
     }
 }

@@ -3,10 +3,9 @@
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::value::Value;
-use tracing_subscriber::EnvFilter;
-use unicode_normalization::UnicodeNormalization;
 
 use super::{Config, Fault, Given, duration, source::Written};
+use crate::{room::text, telemetry::log::check_level};
 
 /// What one gRPC message carries beside a text and a name: room, `message_id`, session, traceparent, and the field tags.
 ///
@@ -54,6 +53,8 @@ const fn whole(from: i64, to: i64, unit: &'static str) -> Rule {
     Rule::Whole(RangeInclusive::new(from, to), unit)
 }
 
+// The ends of the ranges. A wait below SHORT would take a busy machine for a broken one; one above MINUTES or HOUR is no
+// answer any more. Upper ends of numbers are where the memory of one server, or of one message, ends.
 const SHORT: Duration = Duration::from_millis(100);
 const MINUTES: Duration = Duration::from_secs(5 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -116,6 +117,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "limits.message_bytes",
+        // Of the order of a stream's flow control window (65,535 bytes), so that a message never takes several turns.
         whole(KIB, 64 * KIB, "bytes"),
         "longest gRPC message that the server takes",
     ),
@@ -126,6 +128,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "limits.clock_jump",
+        // Even so the end of the clock's range is 2^31 messages away.
         whole(1, 1 << 32, "ticks"),
         "how far a timestamp may be ahead of the service's clock",
     ),
@@ -184,16 +187,16 @@ pub static SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Two settings that must fit together.
+/// Settings that must fit together.
 struct Bond {
-    keys: [&'static str; 2],
+    keys: &'static [&'static str],
     /// What is wrong, if it is.
     broken: fn(&Config) -> Option<String>,
 }
 
 const BONDS: &[Bond] = &[
     Bond {
-        keys: ["limits.text_bytes", "limits.text_chars"],
+        keys: &["limits.text_bytes", "limits.text_chars"],
         broken: |Config { limits, .. }| {
             (limits.text_bytes < limits.text_chars).then(|| {
                 format!(
@@ -204,7 +207,11 @@ const BONDS: &[Bond] = &[
         },
     },
     Bond {
-        keys: ["limits.message_bytes", "limits.text_bytes"],
+        keys: &[
+            "limits.message_bytes",
+            "limits.text_bytes",
+            "limits.name_chars",
+        ],
         broken: |Config { limits, .. }| {
             let needed = limits.text_bytes + CHAR_BYTES * limits.name_chars + MESSAGE_OVERHEAD;
             (limits.message_bytes < needed).then(|| {
@@ -217,18 +224,11 @@ const BONDS: &[Bond] = &[
         },
     },
     Bond {
-        keys: ["client.name", "limits.name_chars"],
+        keys: &["client.name", "limits.name_chars"],
         broken: |Config { client, limits, .. }| {
-            let chars = client
-                .name
-                .as_deref()
-                .map_or(0, |name| name.trim().nfc().count());
-            (chars > limits.name_chars).then(|| {
-                format!(
-                    "client.name has {chars} characters, more than limits.name_chars ({})",
-                    limits.name_chars
-                )
-            })
+            let name = client.name.as_deref()?;
+            let fault = text::name(name, limits.name_chars).err()?;
+            Some(format!("{fault} (limits.name_chars)"))
         },
     },
 ];
@@ -244,17 +244,16 @@ impl Setting {
 impl Rule {
     /// The value as the configuration holds it; none if it is not what it must be.
     fn read(&self, written: &Written) -> Option<Value> {
-        let text =
+        let judged =
             |right: fn(&str) -> bool| written.text().filter(|text| right(text)).map(Value::from);
         match self {
-            Self::Address => text(|text| text.parse::<SocketAddr>().is_ok()),
-            Self::Data | Self::Path => text(|text| !text.is_empty() && !text.contains('\0')),
-            Self::Url => text(is_url),
-            Self::Name => {
-                text(|text| !text.trim().is_empty() && !text.trim().contains(char::is_control))
-            }
-            Self::Room => text(is_room),
-            Self::LogFilter => text(is_log_filter),
+            Self::Address => judged(|text| text.parse::<SocketAddr>().is_ok()),
+            Self::Data | Self::Path => judged(|text| !text.is_empty() && !text.contains('\0')),
+            Self::Url => judged(is_url),
+            // How long it may be is a matter of two settings: see BONDS.
+            Self::Name => judged(|name| text::name(name, usize::MAX).is_ok()),
+            Self::Room => judged(text::is_room),
+            Self::LogFilter => judged(is_log_filter),
             Self::Boolean => written.boolean().map(Value::from),
             Self::Duration(range) => {
                 let text = written.text()?;
@@ -277,7 +276,7 @@ impl Rule {
             Self::Address => "an IP address and a port, such as \"0.0.0.0:50052\" or \"[::]:50052\"".into(),
             Self::Data => "\"memory\", or the path of a directory".into(),
             Self::Url => "\"http://HOST:PORT\"".into(),
-            Self::Name => "a name in quotes, without control characters".into(),
+            Self::Name => "a name in quotes: letters and digits, and after the first also space . _ - '; not \"Server\"".into(),
             Self::Room => "1 to 64 bytes of letters, digits and . _ -".into(),
             Self::Path => "the path of a file".into(),
             Self::LogFilter => {
@@ -310,7 +309,7 @@ pub(super) fn judge(given: &Given) -> Result<Value, Fault> {
     })
 }
 
-/// The settings that do not go together, told at the one that was given (of several, at the last). Where one of the two
+/// The settings that do not go together, told at the one that was given (of several, at the last). Where one of them
 /// is a fault by itself, there is nothing to compare.
 pub(super) fn conflicts(config: &Config, given: &[Given], faults: &[Fault]) -> Vec<Fault> {
     let at_fault = |key: &&str| {
@@ -357,13 +356,6 @@ fn is_url(text: &str) -> bool {
         && uri.path_and_query().is_none_or(|path| path == "/")
 }
 
-fn is_room(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || "._-".contains(c))
-}
-
 /// A level, or directives with one. To `tracing` a lone word is a target, so that a mistyped level would silence the log.
 fn is_log_filter(text: &str) -> bool {
     let known = |part: &str| {
@@ -372,6 +364,5 @@ fn is_log_filter(text: &str) -> bool {
             .parse::<tracing_subscriber::filter::LevelFilter>()
             .is_ok()
     };
-    text.split(',').all(|part| !part.is_empty() && known(part))
-        && EnvFilter::builder().parse(text).is_ok()
+    text.split(',').all(|part| !part.is_empty() && known(part)) && check_level(text).is_ok()
 }

@@ -125,6 +125,8 @@ pub struct Refused {
     pub participant: String,
     /// Why.
     pub refusal: Refusal,
+    /// Why, in the words that the sender reads.
+    pub words: String,
     /// The logical time of the refusal.
     pub timestamp: i64,
     /// The sender's id for the message; empty for none.

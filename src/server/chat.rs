@@ -1,8 +1,8 @@
 //! One participant's stream, from its JOIN to its departure.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -45,7 +45,14 @@ pub(super) enum Dialect {
 
 /// The streams that are open, so that a newer incarnation of a participant can end the older one's.
 #[derive(Debug, Default)]
-pub(super) struct Streams(Mutex<HashMap<(String, i32), (Incarnation, Arc<Outbox>)>>);
+pub(super) struct Streams(Mutex<HashMap<(String, i32), Newest>>);
+
+/// A participant's newest stream.
+#[derive(Debug)]
+struct Newest {
+    incarnation: Incarnation,
+    outbox: Arc<Outbox>,
+}
 
 /// A participant, on its stream.
 struct Participant {
@@ -457,8 +464,8 @@ impl Stream<'_> {
 fn answer(room: &str, answer: Answer) -> Result<Option<(u64, ServerMessage)>, Status> {
     match answer {
         Answer::Refused(refused) => {
-            let words = refused.refusal.to_string();
-            let mut notice = wire::notice(room, refused.timestamp, code(&refused.refusal), words);
+            let code = code(&refused.refusal);
+            let mut notice = wire::notice(room, refused.timestamp, code, refused.words);
             answering(&mut notice, refused.message_id);
             notice.traceparent = refused.traceparent;
             notice.sent_timestamp = refused.sent_timestamp.unwrap_or(0);
@@ -521,29 +528,34 @@ pub(super) fn digest(session: &str) -> Digest {
 impl Streams {
     /// This stream is the participant's now; an older one ends.
     fn insert(&self, participant: &Participant, outbox: &Arc<Outbox>) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let this = Newest {
+            incarnation: participant.incarnation,
+            outbox: Arc::clone(outbox),
+        };
+        let mut streams = self.lock();
         let key = (participant.room.clone(), participant.id);
         let older = match streams.get(&key) {
             // Two resumes at once: the order has said which one counts.
-            Some((newest, _)) if *newest > participant.incarnation => Some(Arc::clone(outbox)),
-            _ => streams
-                .insert(key, (participant.incarnation, Arc::clone(outbox)))
-                .map(|(_, older)| older),
+            Some(newest) if newest.incarnation > this.incarnation => Some(this),
+            _ => streams.insert(key, this),
         };
         drop(streams);
         if let Some(older) = older {
-            older.end(0, Fault::Superseded.into());
+            older.outbox.end(0, Fault::Superseded.into());
         }
     }
 
     fn remove(&self, participant: &Participant) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.lock();
         let key = (participant.room.clone(), participant.id);
-        if streams
-            .get(&key)
-            .is_some_and(|(newest, _)| *newest == participant.incarnation)
+        if let Entry::Occupied(newest) = streams.entry(key)
+            && newest.get().incarnation == participant.incarnation
         {
-            streams.remove(&key);
+            newest.remove();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, i32), Newest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct Ended {
 /// What the body finds when it looks.
 #[derive(Debug)]
 pub(super) enum Next {
+    /// The reading starts here; look again.
+    Start(Start),
     /// Send this.
     Private(Private),
     /// Events, up to this sequence, come first; then look again.
@@ -149,14 +151,13 @@ impl Outbox {
         self.gone.cancel();
     }
 
-    /// For the body: where to start, once that is known.
-    pub(super) fn take_start(&self) -> Option<Start> {
-        self.lock().start.take()
-    }
-
     /// For the body: what comes after the event `cursor`. Whatever changes that wakes `context`.
     pub(super) fn next(&self, cursor: u64, context: &Context<'_>) -> Next {
         let mut state = self.lock();
+        // In one look with the rest: the newcomer's own JOIN must not be found without its place.
+        if let Some(start) = state.start.take() {
+            return Next::Start(start);
+        }
         match &mut state.reader {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),

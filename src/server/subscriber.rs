@@ -42,6 +42,8 @@ pub(super) struct Subscriber {
     cursor: u64,
     /// Frames after `cursor` that are taken and not sent yet.
     taken: VecDeque<Frame>,
+    /// The last sequence that may be sent before the outbox is looked at again.
+    cleared: u64,
     ended: bool,
 }
 
@@ -58,6 +60,7 @@ impl Subscriber {
             reader: None,
             cursor: 0,
             taken: VecDeque::new(),
+            cleared: 0,
             ended: false,
         }
     }
@@ -75,19 +78,28 @@ impl Subscriber {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame, Status>> {
         self.notice_drain(context);
         loop {
-            if let Some(frame) = self.taken.pop_front() {
+            if self.cursor < self.cleared
+                && let Some(frame) = self.taken.pop_front()
+            {
                 self.cursor += 1;
                 return Poll::Ready(Ok(frame));
             }
-            if let Some(Start { reader, cursor }) = self.outbox.take_start() {
-                (self.reader, self.cursor) = (Some(reader), cursor);
-            }
-            let until = match self.outbox.next(self.cursor, context) {
+            match self.outbox.next(self.cursor, context) {
+                Next::Start(Start { reader, cursor }) => {
+                    (self.reader, self.cursor) = (Some(reader), cursor);
+                }
                 Next::Private(private) => return Poll::Ready(Ok(self.private(private))),
                 Next::End(status) => return Poll::Ready(Err(status)),
-                Next::Events { until } => until,
-            };
-            ready!(self.poll_take(until, context));
+                // Only frames that were taken before this look: what belongs between them was in the outbox before they
+                // could be taken, while what is taken now may have overtaken what the outbox has got since.
+                Next::Events { until } if !self.taken.is_empty() => self.cleared = until,
+                Next::Events { until } => {
+                    self.cleared = 0;
+                    if let Err(status) = ready!(self.poll_take(until, context)) {
+                        return Poll::Ready(Err(status));
+                    }
+                }
+            }
         }
     }
 
@@ -97,7 +109,12 @@ impl Subscriber {
     }
 
     /// Takes what the room has after the cursor; pending until there is something.
-    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<()> {
+    ///
+    /// # Errors
+    ///
+    /// The next event fell out of the history while this subscriber was on its way to it. A gap is never silent, so the
+    /// stream ends here, whatever else waits in the outbox for events that will not come.
+    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         let Some(reader) = &self.reader else {
             return Poll::Pending;
         };
@@ -117,12 +134,15 @@ impl Subscriber {
                     Some((first, _)) if *first == self.cursor + 1 => {
                         self.taken = page.events.into_iter().map(|(_, frame)| frame).collect();
                     }
-                    // It fell out of the history while this subscriber was on its way to it. A gap is never silent.
-                    _ => self.outbox.interrupt(Fault::TooFarBehind.into()),
+                    _ => {
+                        let status = Status::from(Fault::TooFarBehind);
+                        self.outbox.interrupt(status.clone());
+                        return Poll::Ready(Err(status));
+                    }
                 }
             }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// When the server drains: one last notice, then the end.

@@ -522,11 +522,7 @@ mod tests {
                 config::LogFormat::Text => text.chars().any(|c| deceiving(&c)),
                 config::LogFormat::Json => text.lines().any(|line| {
                     let line: serde_json::Value = serde_json::from_str(line).unwrap();
-                    line["message"]
-                        .as_str()
-                        .unwrap()
-                        .chars()
-                        .any(|c| deceives(c))
+                    line["message"].as_str().unwrap().chars().any(deceives)
                 }),
             };
             assert!(!words_deceive, "{text:?}");

@@ -2,52 +2,59 @@
 
 use std::{sync::Arc, time::Duration};
 
-use opentelemetry_otlp::{ExporterBuildError, WithExportConfig as _};
+use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
     trace::{SpanData, SpanExporter},
 };
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 
 use super::environment::Collector;
-
-/// The runtime that the connection to the collector lives on.
-///
-/// Its own, because the thread that waits for an export must never be one that the export needs: on a runtime shared
-/// with the program, a flush from `main` would wait for itself.
-pub(super) fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("telemetry")
-        .enable_all()
-        .build()
-}
 
 /// The SDK's exporter, with an end to every wait.
 #[derive(Debug)]
 pub(super) struct Otlp {
     exporter: Arc<opentelemetry_otlp::SpanExporter>,
-    runtime: Handle,
+    /// Where the connection lives. Its own, because the thread that waits for an export must never be one that the
+    /// export needs: on a runtime shared with the program, a flush from `main` would wait for itself. It ends with the
+    /// thread that exports, which is in no runtime.
+    runtime: Runtime,
     timeout: Duration,
 }
 
 impl Otlp {
-    pub(super) fn new(
-        collector: &Collector,
-        runtime: &Runtime,
-    ) -> Result<Self, ExporterBuildError> {
-        let _context = runtime.enter();
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(&collector.endpoint)
-            .with_timeout(collector.timeout)
-            .build()?;
-        Ok(Self {
-            exporter: Arc::new(exporter),
-            runtime: runtime.handle().clone(),
-            timeout: collector.timeout,
-        })
+    /// Connects at the first export, not yet.
+    ///
+    /// # Errors
+    /// For a person: why there cannot be a connection.
+    pub(super) fn open(collector: &Collector) -> Result<Self, String> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("telemetry")
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let exporter = {
+            let _context = runtime.enter();
+            opentelemetry_otlp::SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(&collector.endpoint)
+                .with_timeout(collector.timeout)
+                .build()
+        };
+        match exporter {
+            Ok(exporter) => Ok(Self {
+                exporter: Arc::new(exporter),
+                runtime,
+                timeout: collector.timeout,
+            }),
+            Err(error) => {
+                // Dropped, it would panic inside another runtime.
+                runtime.shutdown_background();
+                Err(error.to_string())
+            }
+        }
     }
 }
 

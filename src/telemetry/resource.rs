@@ -11,7 +11,7 @@ use super::{Environment, attribute};
 /// The resource of a process; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` win over what we know ourselves.
 pub(super) fn resource(service: &str, environment: &Environment) -> Resource {
     let ours = [
-        (attribute::SERVICE_NAME, Some(service.to_owned())),
+        (attribute::SERVICE_NAME, Some(service.to_lowercase())),
         (attribute::SERVICE_NAMESPACE, Some("chitchat".to_owned())),
         (
             attribute::SERVICE_VERSION,

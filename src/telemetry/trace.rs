@@ -1,13 +1,14 @@
 //! The spans of a chat event's trace.
 
 use std::{
+    mem,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _},
+    trace::{Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
@@ -88,9 +89,16 @@ pub struct Facts<'a> {
 
 /// One step of an event's trace that is under way; dropped without [`Step::end`] it leaves no span.
 #[derive(Debug, Default)]
-pub struct Step {
-    // Boxed, because a step waits inside a command and is nothing at all when it is not sampled.
-    recording: Option<Box<Recording>>,
+pub struct Step(State);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Nothing,
+    /// A sender's decision not to sample, which the server has to know.
+    Unsampled(SpanContext),
+    // Boxed, because a step waits inside a command.
+    Recording(Box<Recording>),
 }
 
 #[derive(Debug)]
@@ -162,11 +170,15 @@ impl Tracer {
         let (started, began) = (SystemTime::now(), Instant::now());
         let mut span = sdk
             .span_builder(operation.name)
-            .with_kind(operation.kind)
+            .with_kind(operation.kind.clone())
             .with_start_time(started)
             .start_with_context(sdk, parent);
         if !span.is_recording() {
-            return Step::default();
+            let context = span.span_context();
+            return match operation.kind {
+                SpanKind::Producer if context.is_valid() => Step(State::Unsampled(context.clone())),
+                _ => Step::default(),
+            };
         }
         let room = cut(room);
         span.update_name(format!("{} {room}", operation.name));
@@ -179,14 +191,12 @@ impl Tracer {
             ),
             text_attribute(attribute::MESSAGING_DESTINATION_NAME, room),
         ]);
-        Step {
-            recording: Some(Box::new(Recording {
-                span,
-                started,
-                began,
-                text: *text,
-            })),
-        }
+        Step(State::Recording(Box::new(Recording {
+            span,
+            started,
+            began,
+            text: *text,
+        })))
     }
 }
 
@@ -199,19 +209,22 @@ fn consumer(name: &'static str) -> Operation {
 }
 
 impl Step {
-    /// This step's span as a W3C `traceparent`; empty when there is none or it is not sampled.
+    /// This step's span as a W3C `traceparent`; empty when there is none.
+    ///
+    /// A step that is not sampled has none, but for a sender's: that one says so in its flags, because a server that
+    /// knew nothing would let its own sampler decide and leave traces without a beginning.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        self.recording
-            .as_ref()
-            .map_or_else(String::new, |recording| {
-                traceparent::format(recording.span.span_context())
-            })
+        match &self.0 {
+            State::Nothing => String::new(),
+            State::Unsampled(context) => traceparent::format(context),
+            State::Recording(recording) => traceparent::format(recording.span.span_context()),
+        }
     }
 
     /// Ends the step now, with what is known about it.
     pub fn end(mut self, facts: &Facts<'_>) {
-        if let Some(recording) = self.recording.take() {
+        if let State::Recording(recording) = mem::take(&mut self.0) {
             recording.end(facts);
         }
     }
@@ -220,7 +233,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         // The SDK ends and exports a span that is dropped; this one never happened.
-        if let Some(recording) = &mut self.recording {
+        if let State::Recording(recording) = &mut self.0 {
             recording.span.update_name(delivery::DISCARDED);
         }
     }

@@ -290,7 +290,7 @@ fn names_rooms_addresses_and_words_are_what_they_must_be() {
         (
             "client.name",
             &["A", &name, "Mary-Ann O'Hara"],
-            &["", " ", "a\u{1b}b", &long_name],
+            &["", " ", "a\u{1b}b", "-a", "server", &long_name],
         ),
         (
             "client.room",
@@ -421,6 +421,29 @@ async fn all_faults_of_all_layers_are_told_at_once_with_key_source_and_value() {
             "flag --id: client.id = \"one\": must be a whole number",
         ],
     );
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_starts_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("data");
+    let spans = directory.path().join("spans.jsonl");
+
+    let finished = chitchat(["serve", "--listen", "127.0.0.1:0"])
+        .variable("CHITCHAT_SERVER__DATA", &data)
+        .variable("CHITCHAT_TELEMETRY__FILE", &spans)
+        .variable("CHITCHAT_LIMITS__RATE", "fast")
+        .run()
+        .await;
+
+    assert_wrong(
+        &finished,
+        &["variable CHITCHAT_LIMITS__RATE: limits.rate = \"fast\": must be a whole number"],
+    );
+    let made = fs::read_dir(directory.path())
+        .expect("the directory is there")
+        .count();
+    assert_eq!(made, 0, "neither data nor spans should be there");
 }
 
 #[test]

@@ -12,8 +12,17 @@ mod support;
 /// The report's own session, with the report's logical times.
 mod report;
 
+/// Everybody in a room reads its events in one order, with one logical time each.
+mod ordering;
+
+/// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
+mod streams;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
+
+/// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
+mod telemetry;
 
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;

@@ -1,9 +1,11 @@
 //! The vocabulary of the tests.
 
+pub mod collector;
 pub mod link;
 pub mod program;
 pub mod raw;
 pub mod server;
+pub mod traced;
 
 use std::time::Duration;
 

@@ -1,13 +1,17 @@
 //! A client that does nothing by itself: raw messages on a raw gRPC stream.
 
-use chitchat::wire::v1::{EventType, JoinMsgLeave, ServerMessage};
+use chitchat::wire::v1::{EventType, JoinMsgLeave, Resume, ServerMessage, Welcome};
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use super::within;
+
+/// The path of `Chat`.
+pub const CHAT: &str = "/chitchat.v1.ChatService/Chat";
 
 /// One stream, both directions; dropping it resets the stream, as a process that vanishes does.
 pub struct Raw {
@@ -16,9 +20,21 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Opens a stream at `path`.
+    /// Opens a stream at `path`; nothing is sent before the server's headers are there.
     pub async fn open(channel: Channel, path: &'static str) -> Self {
+        Self::open_with(channel, path, None).await
+    }
+
+    /// Opens a stream at `path` and sends `first` without waiting for the server's headers.
+    pub async fn open_with(
+        channel: Channel,
+        path: &'static str,
+        first: impl IntoIterator<Item = JoinMsgLeave>,
+    ) -> Self {
         let (sending, outgoing) = mpsc::unbounded_channel();
+        for message in first {
+            sending.send(message).expect("the other end is here");
+        }
         let mut grpc = Grpc::new(channel);
         grpc.ready().await.expect("the connection should be ready");
         let request = Request::new(UnboundedReceiverStream::new(outgoing));
@@ -82,6 +98,19 @@ impl Raw {
         taken
     }
 
+    /// Reads until an event says `text`; that is the last one of what it returns.
+    pub async fn read_to(&mut self, text: &str) -> Vec<ServerMessage> {
+        let mut read = Vec::new();
+        loop {
+            let message = self.next().await;
+            let found = message.sequence > 0 && message.msg_stream == text;
+            read.push(message);
+            if found {
+                return read;
+            }
+        }
+    }
+
     /// Reads until the stream ends: what came, and how it ended.
     pub async fn rest(&mut self) -> (Vec<ServerMessage>, Result<(), Status>) {
         let mut rest = Vec::new();
@@ -118,4 +147,39 @@ pub fn said(text: &str, timestamp: i64) -> JoinMsgLeave {
         timestamp,
         ..JoinMsgLeave::default()
     }
+}
+
+/// A JOIN that continues the participant of `welcome`, which has read everything up to `after_sequence`.
+pub fn resume(welcome: &Welcome, after_sequence: u64) -> JoinMsgLeave {
+    JoinMsgLeave {
+        session: welcome.session.clone(),
+        resume: Some(Resume {
+            epoch: welcome.epoch.clone(),
+            after_sequence,
+        }),
+        ..join("")
+    }
+}
+
+/// The welcome that `message` carries.
+pub fn welcome(message: &ServerMessage) -> &Welcome {
+    let welcome = message.welcome.as_ref();
+    welcome.unwrap_or_else(|| panic!("a welcome should come with {message:?}"))
+}
+
+/// Why a call ended, in one word for programs.
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.unwrap_or_else(|| panic!("a reason should come with {status:?}"))
+        .reason
+}
+
+/// The sequences of `messages`.
+pub fn sequences(messages: &[ServerMessage]) -> Vec<u64> {
+    messages.iter().map(|message| message.sequence).collect()
+}
+
+/// The texts of `messages`.
+pub fn texts(messages: &[ServerMessage]) -> Vec<&str> {
+    messages.iter().map(|one| one.msg_stream.as_str()).collect()
 }

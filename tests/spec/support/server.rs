@@ -15,10 +15,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::{raw::Raw, within};
+use super::{
+    raw::{CHAT, Raw},
+    within,
+};
 
 /// How long a vanished participant may come back, in tests.
 pub const GRACE: Duration = Duration::from_millis(300);
+
+/// The least that HTTP/2 has for a window from the start.
+const WINDOW_BYTES: u32 = 65_535;
 
 /// A server that runs; it stops when this is dropped, or by [`TestServer::stop`].
 pub struct TestServer {
@@ -77,6 +83,17 @@ impl TestServer {
             .expect("the server should accept connections")
     }
 
+    /// A connection of its own whose client lets the server send no more than `WINDOW_BYTES` ahead of what was read.
+    pub async fn connect_narrow(&self) -> Channel {
+        Channel::from_shared(self.url())
+            .expect("the address is an address")
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .connect()
+            .await
+            .expect("the server should accept connections")
+    }
+
     /// The generated client, on a connection of its own.
     pub async fn client(&self) -> ChatServiceClient<Channel> {
         ChatServiceClient::new(self.connect().await)
@@ -84,7 +101,12 @@ impl TestServer {
 
     /// A stream of `Chat` on a connection of its own; nothing is said on it yet.
     pub async fn chat(&self) -> Raw {
-        Raw::open(self.connect().await, "/chitchat.v1.ChatService/Chat").await
+        Raw::open(self.connect().await, CHAT).await
+    }
+
+    /// The same, by a client that soon cannot take more unless it reads.
+    pub async fn narrow_chat(&self) -> Raw {
+        Raw::open(self.connect_narrow().await, CHAT).await
     }
 
     /// The same by the original's path.
@@ -99,17 +121,24 @@ impl TestServer {
         raw
     }
 
-    /// All events of `room`.
+    /// All events of `room`, page by page.
     pub async fn history(&self, room: &str) -> Vec<ServerMessage> {
-        let request = GetHistoryRequest {
-            room: room.into(),
-            limit: 1_000,
-            ..GetHistoryRequest::default()
-        };
-        let response = self.client().await.get_history(request).await;
-        let page = response.expect("history should be read").into_inner();
-        assert!(!page.more, "the test reads one page");
-        page.events
+        let mut client = self.client().await;
+        let mut events: Vec<ServerMessage> = Vec::new();
+        loop {
+            let request = GetHistoryRequest {
+                room: room.into(),
+                after_sequence: events.last().map_or(0, |last| last.sequence),
+                limit: 1_000,
+                ..GetHistoryRequest::default()
+            };
+            let response = within("a page of history", client.get_history(request)).await;
+            let page = response.expect("history should be read").into_inner();
+            events.extend(page.events);
+            if !page.more {
+                return events;
+            }
+        }
     }
 
     /// The names of those in `room`.

@@ -1,0 +1,407 @@
+//! What a participant knows, and what follows from it: pure state, no network and no waiting.
+
+use std::collections::VecDeque;
+
+use super::{Options, Received, Say, UNACKNOWLEDGED_MAX, Update};
+use crate::{
+    clock::LamportClock,
+    telemetry::{EventName, Facts, Sending, Step},
+    wire::v1::{EventType, JoinMsgLeave, NoticeCode, Resume, ServerMessage, Welcome},
+};
+
+/// The participant's side of the protocol.
+#[derive(Debug)]
+pub(super) struct Rules {
+    options: Options,
+    clock: LamportClock,
+    id: i32,
+    epoch: String,
+    session: String,
+    /// Where reading stands; none before the first welcome.
+    reading: Option<Reading>,
+    /// Events up to this sequence are from before the join.
+    past_until: u64,
+    /// Sends wait until everything up to this sequence is read: it may hold what is thought to be unacknowledged.
+    replay_until: u64,
+    /// What was said and has not been answered, in order.
+    unacknowledged: VecDeque<Said>,
+    /// The JOIN under way, and its step.
+    joining: Option<(i64, Step)>,
+}
+
+/// Where reading stands.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// The last event that was read, or that need not be read.
+    after: u64,
+    /// The next event may be any later one: a starting point, before which there may be less than was asked for.
+    afresh: bool,
+}
+
+/// A text that has not been answered yet.
+#[derive(Debug)]
+struct Said {
+    say: Say,
+    /// As it was sent first in this epoch.
+    message: Option<JoinMsgLeave>,
+    /// Whether it was given to the present connection.
+    sent: bool,
+}
+
+/// What a welcome means for the participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Welcomed {
+    /// Nothing was missed.
+    pub(super) recovered: bool,
+}
+
+/// Events are missing between the last one read and the one received: the connection is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sequence {received} came after {last}")]
+pub(super) struct Gap {
+    last: u64,
+    received: u64,
+}
+
+impl Rules {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            clock: LamportClock::default(),
+            id: options.id,
+            epoch: String::new(),
+            session: String::new(),
+            reading: None,
+            past_until: 0,
+            replay_until: 0,
+            unacknowledged: VecDeque::new(),
+            joining: None,
+            options,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    pub(super) fn clock(&self) -> i64 {
+        self.clock.now()
+    }
+
+    pub(super) fn id(&self) -> i32 {
+        self.id
+    }
+
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// The JOIN that begins the next stream: the first time as the options say, later to resume.
+    ///
+    /// One that was not answered may be sent again as it is.
+    pub(super) fn join(&mut self) -> JoinMsgLeave {
+        // The report's clients joined with their clock as it stood.
+        let timestamp = if self.options.merge {
+            self.clock.tick()
+        } else {
+            self.clock.now()
+        };
+        let step = self.options.tracer.send(Sending::Join, &self.options.room);
+        let traceparent = step.traceparent();
+        self.joining = Some((timestamp, step));
+        self.replay_until = 0;
+        for said in &mut self.unacknowledged {
+            said.sent = false;
+        }
+        JoinMsgLeave {
+            id: self.id,
+            client_name: self.options.name.clone(),
+            timestamp,
+            r#type: EventType::Join.into(),
+            room: self.options.room.clone(),
+            bot: self.options.bot,
+            traceparent,
+            session: self.session.clone(),
+            resume: self.reading.map(|reading| Resume {
+                epoch: self.epoch.clone(),
+                after_sequence: reading.after,
+            }),
+            backlog: if self.reading.is_none() {
+                self.options.backlog
+            } else {
+                0
+            },
+            ..JoinMsgLeave::default()
+        }
+    }
+
+    /// The JOIN under way was refused for its id: whether another one is worth trying, with an id of the server's choice.
+    pub(super) fn take_any_id(&mut self) -> bool {
+        let another = self.options.id == 0 && self.id != 0;
+        self.id = self.options.id;
+        another
+    }
+
+    /// The service's answer to a JOIN: where reading starts, and who the participant is.
+    ///
+    /// `first` may be the own JOIN as well; [`Rules::receive`] is then to be called with it too.
+    pub(super) fn welcome(&mut self, first: &ServerMessage, welcome: &Welcome) -> Welcomed {
+        let newcomer = self.reading.is_none();
+        let recovered = welcome.recovered && welcome.epoch == self.epoch && !newcomer;
+        if !newcomer && welcome.epoch != self.epoch {
+            self.begin_epoch(first.timestamp);
+        }
+        // A new session means that this JOIN is an event. One that resumes is none, and leaves no span.
+        let joined = newcomer || (!welcome.session.is_empty() && welcome.session != self.session);
+        self.id = welcome.id;
+        self.epoch.clone_from(&welcome.epoch);
+        if !welcome.session.is_empty() {
+            self.session.clone_from(&welcome.session);
+        }
+
+        let private = first.sequence == 0;
+        if recovered {
+            self.replay_until = welcome.head;
+        } else {
+            let backlog = if newcomer && private {
+                self.options.backlog
+            } else {
+                0
+            };
+            let before_first = first.sequence.saturating_sub(1);
+            self.reading = Some(Reading {
+                after: if private {
+                    welcome.head.saturating_sub(backlog.into())
+                } else {
+                    before_first
+                },
+                afresh: true,
+            });
+            self.past_until = if backlog > 0 { welcome.head } else { 0 };
+        }
+        if let Some((timestamp, step)) = self.joining.take().filter(|_| joined) {
+            self.end_send(step, EventName::Join, timestamp, "", "");
+        }
+        Welcomed { recovered }
+    }
+
+    /// A wiped history is a new world: its clock is the only one, and what was said has not been said in it.
+    fn begin_epoch(&mut self, time: i64) {
+        self.clock = LamportClock::at(time);
+        for said in &mut self.unacknowledged {
+            said.message = None;
+        }
+    }
+
+    /// A message from the service, and what the participant hears of it; none for what it has heard already.
+    ///
+    /// # Errors
+    /// [`Gap`]: something is missing before this event. Nothing has changed; the participant is to resume.
+    pub(super) fn receive(&mut self, message: ServerMessage) -> Result<Option<Update>, Gap> {
+        if message.sequence > 0 {
+            self.receive_event(message)
+        } else {
+            Ok(self.receive_notice(message))
+        }
+    }
+
+    fn receive_event(&mut self, message: ServerMessage) -> Result<Option<Update>, Gap> {
+        let reading = self.reading.unwrap_or(Reading {
+            after: 0,
+            afresh: true,
+        });
+        if message.sequence <= reading.after {
+            return Ok(None);
+        }
+        if !reading.afresh && message.sequence > reading.after + 1 {
+            return Err(Gap {
+                last: reading.after,
+                received: message.sequence,
+            });
+        }
+        self.reading = Some(Reading {
+            after: message.sequence,
+            afresh: false,
+        });
+        let past = message.sequence <= self.past_until;
+        // A session that was lost may have come back under another id: what it said before is its own all the same.
+        let answered = self.acknowledge(&message.message_id);
+        let own = answered || (!past && message.sender_id == self.id);
+        Ok(Some(Update::Event(self.step(message, own, past))))
+    }
+
+    fn receive_notice(&mut self, message: ServerMessage) -> Option<Update> {
+        let notice = message.notice.as_ref()?;
+        let message_id = notice.message_id.clone();
+        self.acknowledge(&message_id);
+        Some(Update::Notice(self.step(message, false, false)))
+    }
+
+    /// The receipt of `message` as a step of this process: the clock moves, and the trace gets its span.
+    fn step(&mut self, message: ServerMessage, own: bool, past: bool) -> Received {
+        let before = self.clock.now();
+        if self.options.merge && !past {
+            self.clock.merge(message.timestamp);
+        }
+        let received = Received {
+            before,
+            after: self.clock.now(),
+            message,
+            own,
+            past,
+        };
+        if !past {
+            self.trace_delivery(&received);
+        }
+        received
+    }
+
+    fn trace_delivery(&self, received: &Received) {
+        let message = &received.message;
+        if message.traceparent.is_empty() {
+            return;
+        }
+        let event = event_name(message);
+        self.options
+            .tracer
+            .deliver(&message.traceparent, &self.options.room)
+            .end(&Facts {
+                event,
+                lamport_time: received.after,
+                lamport_message_time: Some(message.timestamp),
+                process_id: &self.id.to_string(),
+                participant: match event {
+                    EventName::Refusal => &self.options.name,
+                    _ => &message.sender_name,
+                },
+                message_id: &message.message_id,
+                sequence: message.sequence,
+                epoch: &self.epoch,
+                text: &message.msg_stream,
+                recipients: None,
+                error: None,
+            });
+    }
+
+    /// Whether `message_id` is of something that was waiting for its answer; it then waits no longer.
+    fn acknowledge(&mut self, message_id: &str) -> bool {
+        let waiting = self
+            .unacknowledged
+            .iter()
+            .position(|said| said.say.message_id == message_id);
+        waiting.is_some_and(|index| self.unacknowledged.remove(index).is_some())
+    }
+
+    /// Whether a further text can be taken.
+    pub(super) fn takes_more(&self) -> bool {
+        self.unacknowledged.len() < UNACKNOWLEDGED_MAX
+    }
+
+    pub(super) fn say(&mut self, say: Say) {
+        self.unacknowledged.push_back(Said {
+            say,
+            message: None,
+            sent: false,
+        });
+    }
+
+    /// How many messages nobody may have seen yet.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
+    }
+
+    /// Whether [`Rules::send`] has something to send on this connection.
+    pub(super) fn has_to_send(&self) -> bool {
+        !self.replaying() && self.unacknowledged.iter().any(|said| !said.sent)
+    }
+
+    fn replaying(&self) -> bool {
+        self.reading
+            .is_some_and(|reading| reading.after < self.replay_until)
+    }
+
+    /// The next message for this connection: a new send, or the repetition of one that a break left without an answer.
+    pub(super) fn send(&mut self) -> Option<JoinMsgLeave> {
+        if self.replaying() {
+            return None;
+        }
+        let index = self.unacknowledged.iter().position(|said| !said.sent)?;
+        if self.unacknowledged[index].message.is_none() {
+            let message = self.first_send(index);
+            self.unacknowledged[index].message = Some(message);
+        }
+        let said = &mut self.unacknowledged[index];
+        said.sent = true;
+        said.message.clone()
+    }
+
+    fn first_send(&mut self, index: usize) -> JoinMsgLeave {
+        let step = self
+            .options
+            .tracer
+            .send(Sending::Message, &self.options.room);
+        let traceparent = step.traceparent();
+        let timestamp = self.clock.tick();
+        let Say { text, message_id } = &self.unacknowledged[index].say;
+        self.end_send(step, EventName::Message, timestamp, text, message_id);
+        JoinMsgLeave {
+            id: self.id,
+            client_name: self.options.name.clone(),
+            timestamp,
+            msg: text.clone(),
+            r#type: EventType::Message.into(),
+            message_id: message_id.clone(),
+            traceparent,
+            ..JoinMsgLeave::default()
+        }
+    }
+
+    /// The LEAVE, to be sent when everything said is acknowledged.
+    pub(super) fn leave(&mut self) -> JoinMsgLeave {
+        let step = self.options.tracer.send(Sending::Leave, &self.options.room);
+        let traceparent = step.traceparent();
+        let timestamp = self.clock.tick();
+        self.end_send(step, EventName::Leave, timestamp, "", "");
+        JoinMsgLeave {
+            id: self.id,
+            client_name: self.options.name.clone(),
+            timestamp,
+            r#type: EventType::Leave.into(),
+            traceparent,
+            ..JoinMsgLeave::default()
+        }
+    }
+
+    fn end_send(&self, step: Step, event: EventName, time: i64, text: &str, message_id: &str) {
+        step.end(&Facts {
+            event,
+            lamport_time: time,
+            lamport_message_time: None,
+            process_id: &self.id.to_string(),
+            participant: &self.options.name,
+            message_id,
+            sequence: 0,
+            epoch: &self.epoch,
+            text,
+            recipients: None,
+            error: None,
+        });
+    }
+}
+
+fn event_name(message: &ServerMessage) -> EventName {
+    if refuses(message) {
+        return EventName::Refusal;
+    }
+    match message.r#type() {
+        EventType::Join => EventName::Join,
+        EventType::Message => EventName::Message,
+        EventType::Leave => EventName::Leave,
+    }
+}
+
+/// Whether this is a notice that refuses what was sent.
+fn refuses(message: &ServerMessage) -> bool {
+    message.notice.as_ref().is_some_and(|notice| {
+        !matches!(notice.code(), NoticeCode::Duplicate | NoticeCode::Draining)
+    })
+}

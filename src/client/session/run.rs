@@ -1,0 +1,365 @@
+//! The task behind a session: it owns the connection, and makes another one when it breaks.
+
+use std::{error::Error, future::Future, pin::pin, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
+use tonic_types::StatusExt;
+
+use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
+use crate::{
+    client::connection::Connection,
+    wire::v1::{EventType, JoinMsgLeave, ServerMessage, Welcome},
+};
+
+/// The longest pause before the first attempt to come back; doubled with each further one.
+///
+/// Source: a connection that broke by itself is back at once, and a thousand clients of a server that was started anew
+/// do not come in the same instant.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts; also how long a connection must have held for the pauses to start small.
+///
+/// Source: what a person who waits for the server's return will bear; a thousand waiting clients then try about 450
+/// times a second.
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// A session at work.
+pub(super) struct Task {
+    pub(super) endpoint: Endpoint,
+    pub(super) rules: Rules,
+    pub(super) says: mpsc::Receiver<Say>,
+    pub(super) wish: watch::Receiver<Wish>,
+    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) standing: watch::Sender<Standing>,
+    pub(super) leaving: Leaving,
+    pub(super) backoff: Backoff,
+}
+
+/// How far the leaving has come.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// When patience ends; none while the participant wants to stay.
+    deadline: Option<Instant>,
+    /// Nothing more will be said.
+    said_all: bool,
+    /// LEAVE is on its way.
+    sent: bool,
+    /// There is no connection to leave by.
+    away: bool,
+}
+
+/// How a connection ended.
+enum Stop {
+    /// It broke, or the service asks to come back: why.
+    Broken(String),
+    /// And the session with it.
+    Over(Ending),
+}
+
+impl Task {
+    /// Reads and writes until the session ends; the last update says how it did.
+    ///
+    /// `connection` and `first` are of the JOIN that made the session.
+    pub(super) async fn run(mut self, connection: Connection, first: ServerMessage) {
+        let ending = self.stay(connection, first).await;
+        // Fails when nobody listens any more; then nobody need know.
+        let _ = self.updates.send(Update::Ended(ending)).await;
+    }
+
+    async fn stay(&mut self, mut connection: Connection, mut first: ServerMessage) -> Ending {
+        loop {
+            let opened = Instant::now();
+            let reason = match self.converse(connection, first).await {
+                Stop::Broken(reason) => reason,
+                Stop::Over(ending) => return ending,
+            };
+            if opened.elapsed() > BACKOFF_MAX {
+                self.backoff = Backoff::default();
+            }
+            (connection, first) = match self.come_back(reason).await {
+                Ok(returned) => returned,
+                Err(ending) => return ending,
+            };
+        }
+    }
+
+    /// Reads and writes until the connection ends, and cuts it.
+    async fn converse(&mut self, mut connection: Connection, first: ServerMessage) -> Stop {
+        let updates = self.updates.clone();
+        let mut first = Some(first);
+        loop {
+            let sends = self.has_to_send() && !connection.outbox.is_closed();
+            tokio::select! {
+                ending = self.heed() => if let Some(ending) = ending {
+                    return Stop::Over(ending);
+                },
+                (permit, message) = read(&updates, &mut first, &mut connection.inbound) => {
+                    match self.receive(message) {
+                        Ok(Some(update)) => permit.send(update),
+                        Ok(None) => {}
+                        Err(stop) => return stop,
+                    }
+                }
+                Ok(permit) = connection.outbox.reserve(), if sends => {
+                    if let Some(message) = self.send() {
+                        permit.send(message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins again until the service answers; `Err` if it does not want to, or the participant no longer.
+    async fn come_back(&mut self, reason: String) -> Result<(Connection, ServerMessage), Ending> {
+        tracing::warn!("[Client {}] Connection lost: {reason}", self.rules.name());
+        self.leaving.away = true;
+        self.tell(Update::Disconnected { reason }).await?;
+        let mut join = self.rules.join();
+        self.publish();
+        loop {
+            let pause = self.backoff.pause();
+            self.heeding(tokio::time::sleep(pause)).await?;
+            let endpoint = self.endpoint.clone();
+            let opening = Connection::open(&endpoint, join.clone());
+            let (connection, first) = match self.heeding(opening).await? {
+                Ok(opened) => opened,
+                Err(status) if is_id_held(&status) && self.rules.take_any_id() => {
+                    join = self.rules.join();
+                    continue;
+                }
+                Err(status) if comes_back(&status) => continue,
+                Err(status) => return Err(Ending::Refused(status)),
+            };
+            let welcome = welcome(&first).map_err(Ending::Refused)?;
+            let recovered = self.rules.welcome(&first, &welcome).recovered;
+            self.leaving.away = false;
+            self.publish();
+            tracing::info!("[Client {}] Reconnected", self.rules.name());
+            self.tell(Update::Reconnected { recovered }).await?;
+            return Ok((connection, first));
+        }
+    }
+
+    /// What follows from a message, or from the end of the stream.
+    fn receive(
+        &mut self,
+        message: Result<Option<ServerMessage>, Status>,
+    ) -> Result<Option<Update>, Stop> {
+        match message {
+            Ok(Some(message)) => {
+                let update = self
+                    .rules
+                    .receive(message)
+                    .map_err(|gap| Stop::Broken(gap.to_string()))?;
+                self.publish();
+                if let Some(update) = &update {
+                    log(self.rules.name(), update);
+                }
+                Ok(update)
+            }
+            Ok(None) if self.rules.unacknowledged() == 0 => Err(Stop::Over(Ending::Left)),
+            Ok(None) => Err(Stop::Over(self.abandoned())),
+            // Whether LEAVE arrived is not known; coming back to ask would be a JOIN if it did.
+            Err(_) if self.leaving.sent => Err(Stop::Over(self.abandoned())),
+            Err(status) if comes_back(&status) => Err(Stop::Broken(because(&status))),
+            Err(status) => Err(Stop::Over(Ending::Refused(status))),
+        }
+    }
+
+    fn has_to_send(&self) -> bool {
+        self.rules.has_to_send() || self.leave_is_due()
+    }
+
+    /// LEAVE waits until everything said is acknowledged: a break after it leaves nothing to come back for.
+    fn leave_is_due(&self) -> bool {
+        self.leaving.said_all && !self.leaving.sent && self.rules.unacknowledged() == 0
+    }
+
+    fn send(&mut self) -> Option<JoinMsgLeave> {
+        let message = if self.leave_is_due() {
+            self.leaving.sent = true;
+            tracing::info!("[Client {}] Leaving chat...", self.rules.name());
+            Some(self.rules.leave())
+        } else {
+            self.rules.send()
+        };
+        self.publish();
+        message
+    }
+
+    /// Waits for `future` with an open ear for the participant; `Err` if that ends the session.
+    async fn heeding<F: Future>(&mut self, future: F) -> Result<F::Output, Ending> {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                output = &mut future => return Ok(output),
+                ending = self.heed() => if let Some(ending) = ending {
+                    return Err(ending);
+                },
+            }
+        }
+    }
+
+    async fn tell(&mut self, update: Update) -> Result<(), Ending> {
+        let updates = self.updates.clone();
+        let told = self.heeding(updates.send(update)).await?;
+        told.map_err(|_| Ending::Crashed)
+    }
+
+    /// Waits for one thing the participant wants and notes it; `Some` if it ends the session. Cancel safe.
+    async fn heed(&mut self) -> Option<Ending> {
+        let takes_more = !self.leaving.said_all && self.rules.takes_more();
+        let deadline = self.leaving.deadline;
+        tokio::select! {
+            changed = self.wish.changed() => {
+                let wish = changed.map_or(Wish::Crash, |()| *self.wish.borrow());
+                match wish {
+                    Wish::Stay => {}
+                    Wish::Leave => {
+                        self.says.close();
+                        self.leaving.deadline = Some(Instant::now() + LEAVE_PATIENCE);
+                    }
+                    Wish::Crash => return Some(Ending::Crashed),
+                }
+            }
+            say = self.says.recv(), if takes_more => match say {
+                Some(say) => self.rules.say(say),
+                None => self.leaving.said_all = true,
+            },
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)),
+                if deadline.is_some() => return Some(self.abandoned()),
+        }
+        let nothing_left_to_do = self.leaving.away && self.leave_is_due();
+        nothing_left_to_do.then(|| self.abandoned())
+    }
+
+    fn abandoned(&self) -> Ending {
+        Ending::Abandoned {
+            unacknowledged: self.rules.unacknowledged(),
+        }
+    }
+
+    fn publish(&self) {
+        self.standing.send_modify(|standing| {
+            standing.clock = self.rules.clock();
+            standing.id = self.rules.id();
+            if standing.epoch != self.rules.epoch() {
+                self.rules.epoch().clone_into(&mut standing.epoch);
+            }
+        });
+    }
+}
+
+/// Reads the next message once there is room for the update it may make. Cancel safe.
+async fn read<'a>(
+    updates: &'a mpsc::Sender<Update>,
+    first: &mut Option<ServerMessage>,
+    inbound: &mut Streaming<ServerMessage>,
+) -> (
+    mpsc::Permit<'a, Update>,
+    Result<Option<ServerMessage>, Status>,
+) {
+    let Ok(permit) = updates.reserve().await else {
+        // Nobody listens any more: the session was dropped, and this task is being ended.
+        return std::future::pending().await;
+    };
+    let message = match first.take() {
+        Some(first) => Ok(Some(first)),
+        None => inbound.message().await,
+    };
+    (permit, message)
+}
+
+/// Pauses between attempts: at random up to a bound that doubles, so that many clients do not come in step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    bound: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            bound: BACKOFF_FIRST,
+        }
+    }
+}
+
+impl Backoff {
+    fn pause(&mut self) -> Duration {
+        let bound = self.bound;
+        self.bound = (bound * 2).min(BACKOFF_MAX);
+        bound.mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+/// The welcome in the service's first message.
+pub(super) fn welcome(first: &ServerMessage) -> Result<Welcome, Status> {
+    first
+        .welcome
+        .clone()
+        .ok_or_else(|| Status::failed_precondition("the service's first message is no welcome"))
+}
+
+/// Whether the end of a stream asks to come back: the table at the top of the proto file.
+pub(super) fn comes_back(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
+        Code::ResourceExhausted => has_reason(status, "STALLED"),
+        _ => false,
+    }
+}
+
+fn is_id_held(status: &Status) -> bool {
+    status.code() == Code::AlreadyExists && has_reason(status, "ID_HELD")
+}
+
+fn has_reason(status: &Status, reason: &str) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.reason == reason)
+}
+
+/// Why a connection broke, for a person: what the status says, and what it comes from.
+pub(super) fn because(status: &Status) -> String {
+    let mut root: Option<&dyn Error> = status.source();
+    while let Some(deeper) = root.and_then(Error::source) {
+        root = Some(deeper);
+    }
+    match root.map(ToString::to_string) {
+        Some(root) if status.message().is_empty() => root,
+        Some(root) if !status.message().contains(&root) => {
+            format!("{}: {root}", status.message())
+        }
+        _ => status.message().to_owned(),
+    }
+}
+
+/// One line per event. What people say is not for logs.
+fn log(participant: &str, update: &Update) {
+    match update {
+        Update::Event(received) if received.past => {}
+        Update::Event(received) => {
+            let message = &received.message;
+            let text = match message.r#type() {
+                EventType::Message => "",
+                EventType::Join | EventType::Leave => &message.msg_stream,
+            };
+            tracing::info!(
+                "[Client {participant}] [Server @ L={}] {}: {text}",
+                message.timestamp,
+                message.sender_name,
+            );
+        }
+        Update::Notice(received) => tracing::info!(
+            "[Client {participant}] [Server @ L={}] {}: {}",
+            received.message.timestamp,
+            received.message.sender_name,
+            received.message.msg_stream,
+        ),
+        _ => {}
+    }
+}
