@@ -54,7 +54,9 @@ async fn deploy_up_brings_up_a_system_that_keeps_its_promises() {
     rule("the image is small, and its containers have no rights");
     image_is_small_and_containers_have_no_rights(&system).await;
 
-    rule("every participant read the same events at the same logical times, as Lamport's rule has it");
+    rule(
+        "every participant read the same events at the same logical times, as Lamport's rule has it",
+    );
     let history = history().await;
     transcripts_agree(&system, &history).await;
 
@@ -67,7 +69,9 @@ async fn deploy_up_brings_up_a_system_that_keeps_its_promises() {
     rule("the guide answers people");
     guide_answers().await;
 
-    rule("a user attaches to the terminal, talks, detaches, comes back, leaves, and is asked for a name again");
+    rule(
+        "a user attaches to the terminal, talks, detaches, comes back, leaves, and is asked for a name again",
+    );
     user_at_the_terminal().await;
 
     rule("a second deploy/up is quick, and plays the session again");
@@ -229,7 +233,10 @@ async fn guide_answers() {
             .hears(|message| message.msg_stream == question)
             .await;
         let answer = visitor.hears(|message| message.bot).await;
-        println!("{question} -> {}: {}", answer.sender_name, answer.msg_stream);
+        println!(
+            "{question} -> {}: {}",
+            answer.sender_name, answer.msg_stream
+        );
     }
 }
 
@@ -241,9 +248,7 @@ async fn user_at_the_terminal() {
     user.sees("Enter your name: ").await;
     user.types("Ada\r").await;
     visitor
-        .hears(|message| {
-            message.r#type() == EventType::Join && message.sender_name == "Ada"
-        })
+        .hears(|message| message.r#type() == EventType::Join && message.sender_name == "Ada")
         .await;
     user.sees("Participant Ada joined Chit Chat").await;
     user.types("hello from a terminal\r").await;
@@ -255,15 +260,16 @@ async fn user_at_the_terminal() {
 
     user.types("\u{10}\u{11}").await;
     user.ends().await;
-    assert!(names().await.contains(&"Ada".into()), "detaching is not leaving");
+    assert!(
+        names().await.contains(&"Ada".into()),
+        "detaching is not leaving"
+    );
 
     let mut user = Attached::attach();
     user.sees("ada L=").await;
     user.types("exit\r").await;
     visitor
-        .hears(|message| {
-            message.r#type() == EventType::Leave && message.sender_name == "Ada"
-        })
+        .hears(|message| message.r#type() == EventType::Leave && message.sender_name == "Ada")
         .await;
     user.ends().await;
 
@@ -282,7 +288,10 @@ async fn second_time_is_quick(system: &System) {
         let mut new = after[before..].iter();
         new.any(|event| event.sender_name == name && event.r#type() == EventType::Join)
     };
-    assert!(joined("Alex") && joined("Aske") && joined("Bob"), "{after:#?}");
+    assert!(
+        joined("Alex") && joined("Aske") && joined("Bob"),
+        "{after:#?}"
+    );
 }
 
 async fn server_stops_cleanly(system: &System) {

@@ -14,7 +14,8 @@ pub async fn calls_are_as_shown() {
             continue;
         }
         let given = output(&command.replacen("grpcurl", &grpcurl, 1)).await;
-        let printed = String::from_utf8(given.stdout).unwrap() + &String::from_utf8(given.stderr).unwrap();
+        let printed =
+            String::from_utf8(given.stdout).unwrap() + &String::from_utf8(given.stderr).unwrap();
         assert_eq!(shape(&printed), shape(&shown), "$ {command}\n{printed}");
         calls += 1;
     }
@@ -51,8 +52,15 @@ fn examples(readme: &str) -> Vec<(String, String)> {
 /// Without what is another one each time: numbers, identities, and what others said.
 fn shape(output: &str) -> Vec<String> {
     let secret = |line: &str| {
-        let keys = ["\"session\"", "\"epoch\"", "\"traceparent\"", "\"acceptedAt\""];
-        keys.into_iter().find(|key| line.trim_start().starts_with(key)).map(str::to_owned)
+        let keys = [
+            "\"session\"",
+            "\"epoch\"",
+            "\"traceparent\"",
+            "\"acceptedAt\"",
+        ];
+        keys.into_iter()
+            .find(|key| line.trim_start().starts_with(key))
+            .map(str::to_owned)
     };
     let figures = |line: &str| {
         let mut shape = String::new();
@@ -65,5 +73,7 @@ fn shape(output: &str) -> Vec<String> {
         shape
     };
     let lines = output.lines().filter(|line| !line.trim().is_empty());
-    lines.map(|line| secret(line).unwrap_or_else(|| figures(line))).collect()
+    lines
+        .map(|line| secret(line).unwrap_or_else(|| figures(line)))
+        .collect()
 }

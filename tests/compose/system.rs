@@ -21,7 +21,10 @@ impl System {
     /// `deploy/up`
     pub async fn up() -> Self {
         let running = shell("docker ps --quiet --filter name=^/chitchat-chat$").await;
-        assert_eq!(running, "", "a Chit Chat runs on this machine: deploy/down ends it");
+        assert_eq!(
+            running, "",
+            "a Chit Chat runs on this machine: deploy/down ends it"
+        );
         take_down();
         let system = Self(());
         let took = system.up_again().await;

@@ -11,7 +11,10 @@ use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value, trace::v1::Span,
 };
 
-use crate::{PATIENCE, PLAYERS, system::{System, shell}};
+use crate::{
+    PATIENCE, PLAYERS,
+    system::{System, shell},
+};
 
 /// How often to look again while a process that goes on has not yet written its last spans.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -50,19 +53,32 @@ type Traces = BTreeMap<Vec<u8>, Vec<Step>>;
 async fn read(system: &System) -> Traces {
     let directory = tempfile::tempdir().unwrap();
     let server = system.container("server").await;
-    shell(&format!("docker cp {server}:/traces/. {}", directory.path().display())).await;
+    shell(&format!(
+        "docker cp {server}:/traces/. {}",
+        directory.path().display()
+    ))
+    .await;
     let mut traces = Traces::new();
     for file in fs::read_dir(directory.path()).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
         // The last line may be on its way.
-        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
         for line in lines {
             let export: ExportTraceServiceRequest = serde_json::from_str(line).unwrap();
             for resource in export.resource_spans {
                 let of = resource.resource.unwrap_or_default().attributes;
                 let service = text_of(&of, "service.name");
-                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                    traces.entry(span.trace_id.clone()).or_default().push(step(&service, &span));
+                for span in resource
+                    .scope_spans
+                    .into_iter()
+                    .flat_map(|scope| scope.spans)
+                {
+                    traces
+                        .entry(span.trace_id.clone())
+                        .or_default()
+                        .push(step(&service, &span));
                 }
             }
         }
@@ -95,10 +111,7 @@ fn value(
     found.value.as_ref()?.value.clone()
 }
 
-fn text_of(
-    attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue],
-    key: &str,
-) -> String {
+fn text_of(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue], key: &str) -> String {
     match value(attributes, key) {
         Some(Value::StringValue(text)) => text,
         other => panic!("{key} should be a text: {other:?}"),
@@ -111,7 +124,11 @@ fn fault(traces: &Traces, history: &[ServerMessage]) -> Option<String> {
         let is_this = |step: &&Step| {
             step.name.starts_with("order ") && step.sequence == Some(event.sequence.cast_signed())
         };
-        let of_event = || traces.values().filter(|steps| steps.iter().find(is_this).is_some());
+        let of_event = || {
+            traces
+                .values()
+                .filter(|steps| steps.iter().find(is_this).is_some())
+        };
         let (Some(steps), 1) = (of_event().next(), of_event().count()) else {
             return Some(format!("{} traces for {event:?}", of_event().count()));
         };
@@ -123,7 +140,9 @@ fn fault(traces: &Traces, history: &[ServerMessage]) -> Option<String> {
             return Some(fault);
         }
         // The three were there from their JOIN to their LEAVE; that each has heard is the transcripts' to prove.
-        let delivered = steps.iter().filter(|step| step.name.starts_with("deliver "));
+        let delivered = steps
+            .iter()
+            .filter(|step| step.name.starts_with("deliver "));
         if PLAYERS.contains(&event.sender_name.to_lowercase().as_str()) && delivered.count() == 0 {
             return Some(format!("nobody was given {event:?}"));
         }

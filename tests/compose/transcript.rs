@@ -59,11 +59,22 @@ impl Line {
 /// Everybody read the room's events from the own JOIN to the own LEAVE: all of them, in one order, with one time each.
 pub fn agree(transcripts: &[Transcript], history: &[ServerMessage]) {
     for Transcript { name, lines } in transcripts {
-        let own = |kind, event: &ServerMessage| event.sender_name == *name && event.r#type() == kind;
-        let joined = history.iter().position(|event| own(EventType::Join, event)).unwrap();
-        let left = history.iter().position(|event| own(EventType::Leave, event)).unwrap();
+        let own =
+            |kind, event: &ServerMessage| event.sender_name == *name && event.r#type() == kind;
+        let joined = history
+            .iter()
+            .position(|event| own(EventType::Join, event))
+            .unwrap();
+        let left = history
+            .iter()
+            .position(|event| own(EventType::Leave, event))
+            .unwrap();
         let told: Vec<_> = history[joined..left].iter().map(Line::of).collect();
-        let read: Vec<_> = lines.iter().filter(|line| !line.is_notice()).cloned().collect();
+        let read: Vec<_> = lines
+            .iter()
+            .filter(|line| !line.is_notice())
+            .cloned()
+            .collect();
         assert_eq!(read, told, "{name}");
         let rises = lines.is_sorted_by(|one, next| one.time < next.time);
         assert!(rises, "{name}: {lines:#?}");
@@ -72,11 +83,7 @@ pub fn agree(transcripts: &[Transcript], history: &[ServerMessage]) {
 
 /// Plays the scripts on paper, in the order in which the service took their messages, with the clocks of Lamport's rule:
 /// the times must be those that were read.
-pub fn follow_lamports_rule(
-    scripts: &Path,
-    transcripts: &[Transcript],
-    history: &[ServerMessage],
-) {
+pub fn follow_lamports_rule(scripts: &Path, transcripts: &[Transcript], history: &[ServerMessage]) {
     let mut sends: BTreeMap<&str, _> = BTreeMap::new();
     for Transcript { name, .. } in transcripts {
         let path = scripts.join(name.to_lowercase() + ".toml");
@@ -96,7 +103,10 @@ pub fn follow_lamports_rule(
         };
         clocks.insert(name, sent);
         service = service.max(sent) + 1;
-        assert_eq!(service, line.time, "{name} sent {send:?} at {sent}: {line:?}");
+        assert_eq!(
+            service, line.time,
+            "{name} sent {send:?} at {sent}: {line:?}"
+        );
         match send {
             Send::Leave | Send::Crash => drop(clocks.remove(name)),
             Send::Join | Send::Say(_) => {}
@@ -153,10 +163,7 @@ fn scripted(script: &str) -> Vec<Send> {
 }
 
 /// All that the service took from the scripted participants, in its order: events, and the refusals that they read.
-fn taken<'a>(
-    transcripts: &'a [Transcript],
-    history: &'a [ServerMessage],
-) -> Vec<(&'a str, Line)> {
+fn taken<'a>(transcripts: &'a [Transcript], history: &'a [ServerMessage]) -> Vec<(&'a str, Line)> {
     let mut taken = Vec::new();
     for event in history {
         let known = transcripts.iter().find(|one| one.name == event.sender_name);

@@ -26,3 +26,6 @@ mod telemetry;
 
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;
+
+/// The README says what the program does.
+mod readme;
