@@ -17,7 +17,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{server::NamedService, service::Routes, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -182,7 +186,7 @@ impl Server {
     }
 
     /// Serves until `stop`, then drains: clients are told, streams end with UNAVAILABLE, everything that was accepted is
-    /// carried out. Returns within `server.drain_timeout`, twice at the most.
+    /// carried out. Returns within `server.drain_timeout`; what has not ended by then is cut.
     ///
     /// # Errors
     ///
@@ -224,37 +228,38 @@ impl Server {
             ended = &mut serving => Some(ended),
         };
         tracing::info!("Chit Chat service stopping: telling everybody");
-        let limit = config.drain_timeout;
-        shared.drain(&health, limit).await;
+        let deadline = Instant::now() + config.drain_timeout;
+        shared.drain(&health, deadline).await;
         drained.cancel();
         let ended = match early {
             Some(ended) => Some(ended),
-            None => timeout(limit, &mut serving).await.ok(),
+            None => timeout_at(deadline, &mut serving).await.ok(),
         };
         if ended.is_none() {
             serving.abort();
         }
         drop(shared);
-        finish(sequencer, limit).await;
+        finish(sequencer, deadline).await;
         log.stopped(match ended {
             Some(_) => "everybody was told",
             None => "connections that did not close in time were cut",
         });
         match ended {
             Some(Ok(ended)) => Ok(ended?),
-            Some(Err(_)) | None => Ok(()),
+            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            None => Ok(()),
         }
     }
 }
 
 impl Shared {
     /// Ends all streams: new probes read NOT_SERVING, everybody hears DRAINING, health watches end.
-    async fn drain(&self, health: &HealthReporter, limit: Duration) {
+    async fn drain(&self, health: &HealthReporter, deadline: Instant) {
         set_health(health, ServingStatus::NotServing).await;
         self.draining.cancel();
         self.tasks.close();
-        if timeout(limit, self.tasks.wait()).await.is_err() {
-            tracing::warn!("streams still busy after {limit:?} are cut");
+        if timeout_at(deadline, self.tasks.wait()).await.is_err() {
+            tracing::warn!("streams that are still busy are cut");
         }
         // An open health watch would keep its connection, and so the server, for ever.
         for name in HEALTH_NAMES {
@@ -264,8 +269,8 @@ impl Shared {
 }
 
 /// The order ends by itself once nobody can submit to it.
-async fn finish(mut sequencer: JoinHandle<()>, limit: Duration) {
-    if timeout(limit, &mut sequencer).await.is_err() {
+async fn finish(mut sequencer: JoinHandle<()>, deadline: Instant) {
+    if timeout_at(deadline, &mut sequencer).await.is_err() {
         sequencer.abort();
     }
 }

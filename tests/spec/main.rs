@@ -24,6 +24,9 @@ mod configuration;
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 
+/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
+mod traces;
+
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;
 

@@ -1,0 +1,203 @@
+//! Every event of a real conversation is one trace: from the session that sent it, through the server, to each session
+//! that received it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chitchat::{
+    client::session::{Options, Session, Update},
+    config,
+    telemetry::Telemetry,
+};
+
+use crate::support::{
+    collector::{Collector, Manner, Span, assert_lamport_rises},
+    server::{self, TestServer},
+    within,
+};
+
+/// A participant with telemetry of its own, as a process has.
+struct Participant {
+    session: Session,
+    telemetry: Telemetry,
+}
+
+impl Participant {
+    async fn join(server: &TestServer, collector: &Collector, name: &str) -> Self {
+        let telemetry = telemetry(collector, name);
+        let client = config::Client {
+            server: server.url(),
+            backlog: 0,
+            ..config::Client::default()
+        };
+        let options = Options {
+            tracer: telemetry.tracer(),
+            ..Options::new(&client, name)
+        };
+        let session = Session::join(options).await.expect("the room is open");
+        Self { session, telemetry }
+    }
+
+    async fn say(&self, text: &str) {
+        self.session.say(text).await.expect("the session goes on");
+    }
+
+    /// Reads until it hears `text`.
+    async fn hears(&mut self, text: &str) {
+        loop {
+            let update = within(text, self.session.next()).await;
+            match update.expect("the session goes on") {
+                Update::Event(heard) | Update::Notice(heard)
+                    if heard.message.msg_stream.contains(text) =>
+                {
+                    return;
+                }
+                Update::Ended(ending) => panic!("ended by {ending:?} before {text:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    async fn leave(mut self) {
+        self.session.leave();
+        while within("the end of a session", self.session.next())
+            .await
+            .is_some()
+        {}
+        self.stop().await;
+    }
+
+    async fn crash(mut self) {
+        self.session.crash();
+        while within("the end of a session", self.session.next())
+            .await
+            .is_some()
+        {}
+        self.stop().await;
+    }
+
+    async fn stop(self) {
+        let stopping = tokio::task::spawn_blocking(|| self.telemetry.shutdown());
+        stopping.await.expect("telemetry stops");
+    }
+}
+
+fn telemetry(collector: &Collector, name: &str) -> Telemetry {
+    let config = config::Telemetry {
+        text: true,
+        ..config::Telemetry::default()
+    };
+    Telemetry::start(&config, name, &collector.environment())
+}
+
+fn by_trace(spans: &[Span]) -> BTreeMap<Vec<u8>, Vec<&Span>> {
+    let mut traces: BTreeMap<_, Vec<&Span>> = BTreeMap::new();
+    for span in spans {
+        let trace = traces.entry(span.raw.trace_id.clone()).or_default();
+        trace.push(span);
+    }
+    traces
+}
+
+/// What one trace shows: its spans as `service: name @ logical time`.
+fn shown(trace: &[&Span]) -> BTreeSet<String> {
+    let time = |span: &Span| span.int("lamport.time").expect("every step has a time");
+    trace
+        .iter()
+        .map(|span| format!("{}: {} @ {}", span.service(), span.name(), time(span)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_of_a_conversation_is_one_trace_with_the_logical_time_of_each_step() {
+    let collector = Collector::start(Manner::Take).await;
+    let traced_server = telemetry(&collector, "chitchat-server");
+    let server = server::start_traced(|_| {}, traced_server.tracer()).await;
+
+    let mut ada = Participant::join(&server, &collector, "Ada").await;
+    ada.hears("Ada joined").await;
+    let mut bob = Participant::join(&server, &collector, "Bob").await;
+    bob.hears("Bob joined").await;
+    ada.hears("Bob joined").await;
+    ada.say("hello").await;
+    for one in [&mut ada, &mut bob] {
+        one.hears("hello").await;
+    }
+    bob.say(&"x".repeat(129)).await;
+    bob.hears("Limit is 128").await;
+    bob.crash().await;
+    ada.hears("Bob left").await;
+    ada.leave().await;
+    server.stop().await;
+    tokio::task::spawn_blocking(|| traced_server.shutdown())
+        .await
+        .expect("telemetry stops");
+
+    let spans = collector.received();
+    assert_lamport_rises(&spans);
+    let mut traces: Vec<_> = by_trace(&spans).into_values().map(|t| shown(&t)).collect();
+    traces.sort_by_key(|trace| {
+        let order = trace
+            .iter()
+            .find(|step| step.starts_with("chitchat-server"));
+        let (_, time) = order
+            .and_then(|step| step.split_once("@ "))
+            .expect("a time");
+        time.parse::<i64>().expect("a number")
+    });
+    let expected = [
+        // Ada's clock: joins at 1; the service 2; hears it at 3.
+        vec![
+            "Ada: join lobby @ 1",
+            "chitchat-server: order lobby @ 2",
+            "Ada: deliver lobby @ 3",
+        ],
+        vec![
+            "Bob: join lobby @ 1",
+            "chitchat-server: order lobby @ 3",
+            "Bob: deliver lobby @ 4",
+            "Ada: deliver lobby @ 4",
+        ],
+        vec![
+            "Ada: send lobby @ 5",
+            "chitchat-server: order lobby @ 6",
+            "Ada: deliver lobby @ 7",
+            "Bob: deliver lobby @ 7",
+        ],
+        // Told to Bob alone.
+        vec![
+            "Bob: send lobby @ 8",
+            "chitchat-server: order lobby @ 9",
+            "Bob: deliver lobby @ 10",
+        ],
+        // A crash begins at the server.
+        vec![
+            "chitchat-server: order lobby @ 10",
+            "Ada: deliver lobby @ 11",
+        ],
+        vec!["Ada: leave lobby @ 12", "chitchat-server: order lobby @ 13"],
+    ];
+    let expected: Vec<BTreeSet<String>> = expected
+        .iter()
+        .map(|trace| trace.iter().map(|step| step.to_lowercase()).collect())
+        .collect();
+    assert_eq!(traces, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_does_not_notice_what_the_collector_does() {
+    for manner in [Manner::Refuse, Manner::Hang] {
+        let collector = Collector::start(manner).await;
+        let traced_server = telemetry(&collector, "chitchat-server");
+        let server = server::start_traced(|_| {}, traced_server.tracer()).await;
+        let mut ada = Participant::join(&server, &collector, "Ada").await;
+        let mut bob = Participant::join(&server, &collector, "Bob").await;
+        for n in 0..200 {
+            ada.say(&format!("message {n} of 200")).await;
+        }
+        for one in [&mut ada, &mut bob] {
+            one.hears("message 199 of 200").await;
+        }
+        assert_eq!(server.history("lobby").await.len(), 202);
+        server.stop().await;
+    }
+}
