@@ -2,10 +2,14 @@
 //!
 //! A new subcommand is one file in `cli/` and two lines here: its entry in [`Command`] and in [`Command::run`].
 
+pub mod chat;
 pub mod config;
 pub mod exit;
 pub mod flags;
+pub mod health;
+pub mod history;
 pub mod serve;
+pub mod who;
 
 use std::{
     io::{self, Write},
@@ -41,6 +45,18 @@ pub enum Command {
     /// Run the server
     Serve(serve::Args),
 
+    /// Take part: at a terminal, or with lines on a pipe
+    Chat(chat::Args),
+
+    /// Print a room's history, and follow it
+    History(history::Args),
+
+    /// List who is in a room
+    Who(who::Args),
+
+    /// Ask a server whether it serves: exit code 0 or 1
+    Health(health::Args),
+
     /// Print the effective configuration, and where each value comes from
     Config(config::Args),
 }
@@ -62,6 +78,10 @@ impl Command {
     pub async fn run(self, context: Context) -> anyhow::Result<Exit> {
         match self {
             Self::Serve(args) => serve::run(args, context).await,
+            Self::Chat(args) => chat::run(args, context).await,
+            Self::History(args) => history::run(args, context).await,
+            Self::Who(args) => who::run(args, context).await,
+            Self::Health(args) => health::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,
         }
     }

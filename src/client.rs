@@ -2,6 +2,33 @@
 //! the tests.
 
 mod connection;
+pub mod pipe;
+pub mod reading;
+pub mod render;
 pub mod session;
+pub(crate) mod stdio;
+pub mod terminal;
+pub(crate) mod text;
 
 pub use connection::{AddressError, service};
+
+/// Whether a session ended well.
+///
+/// # Errors
+/// It did not: why, for a person.
+fn verdict(ending: &session::Ending) -> anyhow::Result<()> {
+    match ending {
+        session::Ending::Refused(status) => {
+            anyhow::bail!(
+                "the server ended the session: {}",
+                render::clean(status.message())
+            )
+        }
+        session::Ending::Abandoned { unacknowledged } if *unacknowledged > 0 => anyhow::bail!(
+            "left without the server's word: {unacknowledged} message(s) may not have been stored"
+        ),
+        session::Ending::Left | session::Ending::Abandoned { .. } | session::Ending::Crashed => {
+            Ok(())
+        }
+    }
+}

@@ -21,6 +21,15 @@ mod streams;
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
 
+/// A person at a terminal reads and writes without the one being in the way of the other.
+mod terminal;
+
+/// Through pipes: lines in, lines out, nothing else.
+mod pipe;
+
+/// Reading without taking part.
+mod reading;
+
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 

@@ -1,11 +1,14 @@
 //! The vocabulary of the tests.
 
 pub mod collector;
+pub mod hostile;
+pub mod piped;
 pub mod link;
 pub mod program;
 pub mod raw;
 pub mod server;
 pub mod traced;
+pub mod tty;
 
 use std::time::Duration;
 
@@ -20,4 +23,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(outcome) => outcome,
         Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
     }
+}
+
+/// Sends `signal` to a program that runs.
+pub fn signal(child: &tokio::process::Child, signal: rustix::process::Signal) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid
+        .and_then(rustix::process::Pid::from_raw)
+        .expect("it runs");
+    rustix::process::kill_process(pid, signal).expect("the signal is sent");
 }
