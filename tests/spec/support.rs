@@ -2,8 +2,8 @@
 
 pub mod collector;
 pub mod hostile;
-pub mod piped;
 pub mod link;
+pub mod piped;
 pub mod program;
 pub mod raw;
 pub mod server;
