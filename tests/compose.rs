@@ -4,6 +4,12 @@
 //! takes it all away again, whatever happened. It needs Docker, and grpcurl (`CHITCHAT_TEST_GRPCURL`, otherwise
 //! `grpcurl`), and that no other Chit Chat runs on this machine's port 50052.
 
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a crate of tests: nothing is reachable from outside, and a test that unwraps fails with a line number"
+)]
+
 #[path = "compose/attached.rs"]
 mod attached;
 #[path = "compose/readme.rs"]

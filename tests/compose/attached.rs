@@ -1,5 +1,7 @@
 //! A person who attaches to the container of the interactive client.
 
+use std::num::NonZeroU16;
+
 use pty_process::{Command, Pty, Size};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,8 +12,8 @@ use tokio::{
 use crate::{PATIENCE, within};
 
 /// Rows enough that nothing scrolls out of sight.
-const ROWS: u16 = 200;
-const COLUMNS: u16 = 100;
+const ROWS: NonZeroU16 = NonZeroU16::new(200).unwrap();
+const COLUMNS: NonZeroU16 = NonZeroU16::new(100).unwrap();
 
 /// `docker attach chitchat-chat` on a terminal of its own.
 pub struct Attached {
@@ -23,7 +25,7 @@ pub struct Attached {
 impl Attached {
     pub fn attach() -> Self {
         let (pty, pts) = pty_process::open().unwrap();
-        pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
+        pty.resize(Size::new(ROWS.get(), COLUMNS.get())).unwrap();
         let child = Command::new("docker")
             .args(["attach", "chitchat-chat"])
             .env("TERM", "xterm-256color")

@@ -1,12 +1,12 @@
 //! The traces, where there is no Jaeger to look at them with: files in a volume, OTLP JSON lines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
 
-use chitchat::wire::v1::ServerMessage;
+use chitchat::wire::v1::{EventType, ServerMessage};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value, trace::v1::Span,
 };
@@ -120,31 +120,40 @@ fn text_of(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue], key:
 
 /// What is not as it should be, or not yet.
 fn fault(traces: &Traces, history: &[ServerMessage]) -> Option<String> {
+    let mut present = BTreeSet::new();
     for event in history {
+        let who = event.sender_name.to_lowercase();
+        match event.r#type() {
+            EventType::Join if PLAYERS.contains(&who.as_str()) => drop(present.insert(who)),
+            EventType::Leave => drop(present.remove(&who)),
+            EventType::Join | EventType::Message => {}
+        }
         let is_this = |step: &&Step| {
             step.name.starts_with("order ") && step.sequence == Some(event.sequence.cast_signed())
         };
-        let of_event = || {
-            traces
-                .values()
-                .filter(|steps| steps.iter().find(is_this).is_some())
-        };
-        let (Some(steps), 1) = (of_event().next(), of_event().count()) else {
-            return Some(format!("{} traces for {event:?}", of_event().count()));
+        let mut of_event = traces
+            .values()
+            .filter(|steps| steps.iter().any(|step| is_this(&step)));
+        let (Some(steps), None) = (of_event.next(), of_event.next()) else {
+            return Some(format!("there should be one trace of {event:?}"));
         };
         let order = steps.iter().find(is_this)?;
         if order.time != event.timestamp {
             return Some(format!("{order:?} has another time than {event:?}"));
         }
-        if let Some(fault) = tree_fault(steps) {
-            return Some(fault);
-        }
-        // The three were there from their JOIN to their LEAVE; that each has heard is the transcripts' to prove.
         let delivered = steps
             .iter()
             .filter(|step| step.name.starts_with("deliver "));
-        if PLAYERS.contains(&event.sender_name.to_lowercase().as_str()) && delivered.count() == 0 {
-            return Some(format!("nobody was given {event:?}"));
+        let mut readers: Vec<_> = delivered.map(|step| step.service.clone()).collect();
+        readers.retain(|reader| PLAYERS.contains(&reader.as_str()));
+        readers.sort();
+        if !readers.iter().eq(&present) {
+            return Some(format!(
+                "{event:?} was for {present:?}, and read by {readers:?}"
+            ));
+        }
+        if let Some(fault) = tree_fault(steps) {
+            return Some(fault);
         }
     }
     None

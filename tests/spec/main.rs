@@ -6,6 +6,10 @@
     unreachable_pub,
     reason = "in a crate of tests nothing is reachable from outside, and `pub` says what modules share"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests; in their support code, too, a line number is all that is needed"
+)]
 
 mod support;
 
