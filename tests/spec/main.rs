@@ -39,9 +39,9 @@ mod telemetry;
 
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
+
 /// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
 mod rules;
-
 
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;
