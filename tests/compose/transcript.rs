@@ -142,22 +142,17 @@ impl Send {
     }
 }
 
+/// What a script says that is to be sent, in its order; awaiting and pausing sends nothing.
 fn scripted(script: &str) -> Vec<Send> {
     let script: toml::Table = script.parse().unwrap();
     let steps = script["steps"].as_array().unwrap();
-    let send = |step: &toml::Value| {
-        let step = step.as_table().unwrap();
-        let text = |key: &str| step.get(key).and_then(toml::Value::as_str);
-        if let Some(said) = text("say") {
-            return Some(Send::Say(said.to_owned()));
-        }
-        if step.contains_key("join") {
-            return Some(Send::Join);
-        }
-        if step.contains_key("leave") {
-            return Some(Send::Leave);
-        }
-        step.contains_key("crash").then_some(Send::Crash)
+    let send = |step: &toml::Value| match step.as_str() {
+        Some("join") => Some(Send::Join),
+        Some("leave") => Some(Send::Leave),
+        Some("crash") => Some(Send::Crash),
+        _ => step
+            .get("say")
+            .map(|text| Send::Say(text.as_str().unwrap().to_owned())),
     };
     steps.iter().filter_map(send).collect()
 }
