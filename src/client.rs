@@ -5,6 +5,7 @@ mod connection;
 pub mod pipe;
 pub mod reading;
 pub mod render;
+pub mod script;
 pub mod session;
 pub(crate) mod stdio;
 pub mod terminal;

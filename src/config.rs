@@ -6,7 +6,7 @@
 //! Every value that somebody gave is judged, also one that a later layer overrides, and all faults are told at once:
 //! who starts a server reads the whole list, not the first line of it.
 
-mod duration;
+pub(crate) mod duration;
 mod fault;
 mod setting;
 mod source;
