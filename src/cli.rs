@@ -4,10 +4,12 @@
 
 pub mod chat;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod flags;
 pub mod health;
 pub mod history;
+pub mod play;
 pub mod serve;
 pub mod who;
 
@@ -48,6 +50,12 @@ pub enum Command {
     /// Take part: at a terminal, or with lines on a pipe
     Chat(chat::Args),
 
+    /// Carry out a script: a participant for demonstrations, tests and bots
+    Play(play::Args),
+
+    /// Replay the report's session here: a server and three scripted participants
+    Demo(demo::Args),
+
     /// Print a room's history, and follow it
     History(history::Args),
 
@@ -79,6 +87,8 @@ impl Command {
         match self {
             Self::Serve(args) => serve::run(args, context).await,
             Self::Chat(args) => chat::run(args, context).await,
+            Self::Play(args) => play::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,

@@ -3,6 +3,7 @@
 
 mod connection;
 pub mod pipe;
+pub mod play;
 pub mod reading;
 pub mod render;
 pub mod script;

@@ -54,11 +54,21 @@ const RESETS_PER_CONNECTION: usize = 128;
 /// Streams that a client may reset before we have accepted them: CVE-2023-44487.
 const PENDING_RESETS: usize = 20;
 
-/// What a client may send ahead of us on one stream, in bytes.
-const STREAM_WINDOW: u32 = 65_535;
+/// What a client may send ahead of us on one stream, in bytes: two of the longest messages, and many short ones.
+const STREAM_WINDOW: u32 = 16_384;
 
-/// What a client may send ahead of us on one connection, in bytes.
-const CONNECTION_WINDOW: u32 = 262_144;
+/// What a client may send ahead of us on one connection, in bytes. Its streams' windows bound that already; this is so
+/// large because h2 ends a connection whose small unread DATA frames lack more than half of it (see the assertion).
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+// h2 0.4.20 charges each unread DATA frame what it lacks to 256 bytes. An honest client that fills all its streams with
+// the shortest of messages while we are slow must not lose its connection to that.
+const _: () = {
+    const SHORTEST: u32 = 10;
+    const CHARGED_TO: u32 = 256;
+    let frames = STREAMS_PER_CONNECTION * (STREAM_WINDOW / SHORTEST);
+    assert!(frames * (CHARGED_TO - SHORTEST) <= CONNECTION_WINDOW / 2);
+};
 
 /// All headers of a request, in bytes.
 const HEADERS_BYTES: u32 = 16_384;

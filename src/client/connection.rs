@@ -36,6 +36,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// default of 2 MiB a server runs ten thousand messages ahead of a reader that has stopped.
 const WINDOW_BYTES: u32 = 64 * 1024;
 
+/// How much of a connection may be on its way unread.
+///
+/// Unit: bytes. Never reached, for a connection has one long stream; it stands for a limit that h2 derives from it: unread
+/// DATA frames of less than 256 bytes may cost half of it, each what it lacks to 256, and more end the connection with
+/// ENHANCE_YOUR_CALM. A stream's window full of events is to fit, the shortest of which make frames of 40 bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * WINDOW_BYTES;
+const _: () = assert!(CONNECTION_WINDOW_BYTES / 2 > WINDOW_BYTES / 32 * (256 - 32));
+
 /// How long the service may take to answer a JOIN, connecting included.
 ///
 /// When it is over the attempt counts as one at a server that is away. Source: twice the time to connect.
@@ -145,7 +153,7 @@ pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, Ad
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(keepalive)
         .keep_alive_timeout(keepalive)
         // An idle chat is silent for hours; without this a frozen or cut off server would never be noticed.

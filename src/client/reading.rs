@@ -25,6 +25,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Events in one answer: the most a server gives.
 const PAGE: u32 = 1_000;
 
+/// A sequence after every event's.
+pub const END: u64 = i64::MAX.unsigned_abs();
+
 /// A reader of one room. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -62,9 +65,21 @@ impl Reader {
     /// As the service answers, or `DEADLINE_EXCEEDED`.
     pub async fn last(&mut self, count: u32) -> Result<GetHistoryResponse, Status> {
         self.history(GetHistoryRequest {
-            // Before what comes last, wherever that is.
-            before_sequence: i64::MAX.unsigned_abs(),
+            before_sequence: END,
             limit: count,
+            ..GetHistoryRequest::default()
+        })
+        .await
+    }
+
+    /// The events before `sequence` ([`END`]: the newest), as many as fit into one answer.
+    ///
+    /// # Errors
+    /// As the service answers, or `DEADLINE_EXCEEDED`.
+    pub async fn before(&mut self, sequence: u64) -> Result<GetHistoryResponse, Status> {
+        self.history(GetHistoryRequest {
+            before_sequence: sequence,
+            limit: PAGE,
             ..GetHistoryRequest::default()
         })
         .await

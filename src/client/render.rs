@@ -128,7 +128,11 @@ impl Style {
     #[must_use]
     pub fn aside(self, text: &str) -> String {
         match self {
-            Self::Colours => text.dim().to_string(),
+            // Each line by itself: what is printed between them is not dim.
+            Self::Colours => {
+                let lines: Vec<_> = text.lines().map(|line| line.dim().to_string()).collect();
+                lines.join("\n")
+            }
             Self::Plain => text.to_owned(),
         }
     }

@@ -4,7 +4,7 @@
 //!   person ⇄ Screen (the line editor, on a thread of its own) ⇄ Visit (here) ⇄ Session ⇄ server
 //! ```
 //!
-//! A visit begins when there is somebody ([`attach`]), asks for a name, waits for the server, and ends with `exit`,
+//! A visit begins when there is somebody (`attach`), asks for a name, waits for the server, and ends with `exit`,
 //! Ctrl-C, Ctrl-D, SIGTERM, or when the terminal is taken away: each time the room is left properly, and the terminal
 //! is as it was before.
 
@@ -53,11 +53,16 @@ const RETRY_MAX: Duration = Duration::from_secs(4);
 /// Events whose sums `/clock` shows when it is switched on.
 const RECENT: usize = 20;
 
-/// Lines that may be typed before one has joined.
+/// Lines that may be typed before they can be said: before one has joined, and while the session has no room.
 ///
-/// When full: further ones are refused, and the person is told so. Source: a join takes milliseconds, and ten seconds at
-/// the most; nobody types as much, but a page may be pasted.
+/// When full: before one has joined further ones are refused, and the person is told so; later the terminal keeps them.
+/// Source: a join takes milliseconds, and ten seconds at the most; nobody types as much, but a page may be pasted.
 const EARLY_CAPACITY: usize = 100;
+
+/// Answers that may be waited for, to `/who` and `/history`.
+///
+/// When reached: another question is refused, and the person is told so. Source: nobody is as curious.
+const QUESTIONS_MAX: usize = 8;
 
 /// Who visits, and how.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ pub struct Visitor {
 
 /// Lets the person at the terminal take part until it leaves, or `stop` is cancelled.
 ///
-/// Prints nothing and joins nothing before there is a sign of a person: see [`attach`].
+/// Prints nothing and joins nothing before there is a sign of a person: a size of its terminal, or a key press.
 ///
 /// # Errors
 /// The person gave up waiting for the server; the service refused the participant, or did not take it back; the
@@ -117,8 +122,8 @@ struct Visit {
     style: Style,
     /// Under the name of the participant; the default until there is one.
     telemetry: Telemetry,
-    /// What was typed while the first try to join was under way; said when it has succeeded.
-    early: VecDeque<String>,
+    /// What was typed and cannot be said yet.
+    early: VecDeque<Input>,
     stop: CancellationToken,
 }
 
@@ -189,7 +194,7 @@ impl Visit {
 
     async fn ask_name(&mut self) -> anyhow::Result<Option<String>> {
         loop {
-            self.screen.ask("Enter your name: ").await?;
+            unless_late(&self.stop, self.screen.ask("Enter your name: ")).await?;
             let input = tokio::select! {
                 input = self.screen.next() => input?,
                 () = self.stop.cancelled() => return Ok(None),
@@ -197,7 +202,7 @@ impl Visit {
             match input {
                 Input::Line(line) if line.trim().is_empty() => {}
                 Input::Line(line) => {
-                    self.screen.prompt("").await?;
+                    self.prompt("").await?;
                     return Ok(Some(line.trim().to_owned()));
                 }
                 Input::NotText => self.aside("That is no text.").await?,
@@ -239,7 +244,7 @@ impl Visit {
                         ))
                         .await?;
                         // So that who attaches meanwhile sees what is the matter.
-                        self.screen.prompt("waiting> ").await?;
+                        self.prompt("waiting> ").await?;
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -262,7 +267,7 @@ impl Visit {
             let shown = match input {
                 Err(error) => Err(error),
                 Ok(Input::Line(line)) if !told && self.early.len() < EARLY_CAPACITY => {
-                    self.early.push_back(line);
+                    self.early.push_back(Input::Line(line));
                     Ok(())
                 }
                 Ok(Input::Line(line)) if Command::parse(&line) != Command::Leave => {
@@ -285,21 +290,32 @@ impl Visit {
 
     /// A word of the client itself.
     async fn aside(&mut self, text: &str) -> io::Result<()> {
-        let lines: Vec<_> = text.lines().map(|line| self.style.aside(line)).collect();
-        self.print(&lines.join("\n")).await
+        let text = self.style.aside(text);
+        self.print(&text).await
     }
 
-    /// Prints; once the visit is to end, for a limited time.
     async fn print(&mut self, lines: &str) -> io::Result<()> {
-        let late = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(PATIENCE).await;
-        };
-        tokio::select! {
-            biased;
-            result = self.screen.print(lines) => result,
-            () = late => Err(io::ErrorKind::TimedOut.into()),
-        }
+        unless_late(&self.stop, self.screen.print(lines)).await
+    }
+
+    async fn prompt(&mut self, prompt: &str) -> io::Result<()> {
+        unless_late(&self.stop, self.screen.prompt(prompt)).await
+    }
+}
+
+/// Waits for the terminal; once the visit is to end, for a limited time.
+async fn unless_late(
+    stop: &CancellationToken,
+    shown: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    tokio::select! {
+        biased;
+        result = shown => result,
+        () = late => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -317,7 +333,7 @@ struct Stay<'a> {
     reader: Reader,
     /// What stands before the input line.
     prompt: String,
-    /// A text that the session has no room for yet; nothing more is read from the person meanwhile.
+    /// A text that the session has no room for yet.
     text: Option<String>,
     /// Whether each event is followed by its sum.
     sums: bool,
@@ -361,15 +377,16 @@ impl Stay<'_> {
 
     async fn next(&mut self) -> Next {
         if self.text.is_none()
-            && let Some(line) = self.visit.early.pop_front()
+            && let Some(input) = self.visit.early.pop_front()
         {
-            return Next::Did(Ok(Input::Line(line)));
+            return Next::Did(Ok(input));
         }
         let speaker = self.session.speaker();
         let text = self.text.clone().unwrap_or_default();
+        let reads = self.failed.is_none() && self.visit.early.len() < EARLY_CAPACITY;
         tokio::select! {
             update = self.session.next() => Next::Heard(update.map(Box::new)),
-            input = self.visit.screen.next(), if self.text.is_none() && self.failed.is_none() => Next::Did(input),
+            input = self.visit.screen.next(), if reads => Next::Did(input),
             // That it was not taken because the session ended is heard in its turn.
             _ = speaker.say(text), if self.text.is_some() => Next::Said,
             Some(answer) = self.answers.join_next() => {
@@ -386,7 +403,7 @@ impl Stay<'_> {
             self.session.clock()
         );
         if prompt != self.prompt && !self.leaving && self.failed.is_none() {
-            if let Err(error) = self.visit.screen.prompt(&prompt).await {
+            if let Err(error) = self.visit.prompt(&prompt).await {
                 self.fail(error);
             }
             self.prompt = prompt;
@@ -438,7 +455,12 @@ impl Stay<'_> {
         )
     }
 
+    /// Does what the person wants, in its turn: after what is still to be said. Ctrl-C twice does not wait.
     async fn obey(&mut self, input: Input) {
+        let impatient = input == Input::Quit && self.visit.early.contains(&input);
+        if self.text.is_some() && !impatient {
+            return self.visit.early.push_back(input);
+        }
         let line = match input {
             Input::Line(line) => line,
             Input::NotText => return self.aside("That is no text and was not sent.").await,
@@ -451,6 +473,9 @@ impl Stay<'_> {
                 Err(refusal) => self.aside(&refusal).await,
             },
             Command::Help => self.aside(command::HELP).await,
+            Command::Who | Command::History(_) if self.answers.len() == QUESTIONS_MAX => {
+                self.aside("The server has not answered yet.").await;
+            }
             Command::Who => self.ask_who(),
             Command::History(count) => self.ask_history(count),
             Command::Clock => self.switch_sums().await,
@@ -527,11 +552,8 @@ impl Stay<'_> {
     }
 
     async fn aside(&mut self, text: &str) {
-        let lines: Vec<_> = text
-            .lines()
-            .map(|line| self.visit.style.aside(line))
-            .collect();
-        self.print(&lines.join("\n")).await;
+        let text = self.visit.style.aside(text);
+        self.print(&text).await;
     }
 
     async fn print(&mut self, lines: &str) {

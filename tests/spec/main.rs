@@ -22,6 +22,12 @@ mod ordering;
 /// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
 mod streams;
 
+/// Every departure is announced once, when it is due, and until then its name and id are held.
+mod departure;
+
+/// Who returns in time continues where it was, and nobody is left with a part of the truth.
+mod resume;
+
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
 
@@ -42,8 +48,8 @@ mod rules;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
-/// Every event of a real conversation is one trace, from the session that sent it to each that received it.
-mod traces;
+/// The report's session in one process.
+mod demo;
 
 /// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
 mod rules;

@@ -218,6 +218,32 @@ async fn a_reader_that_goes_away_is_an_end_like_another() {
     assert_eq!(ada.ended().await, (Some(0), String::new()));
 }
 
+/// Once a connection ended with ENHANCE_YOUR_CALM when some hundred short events lay unread in it.
+#[tokio::test]
+async fn a_reader_that_pauses_misses_nothing_and_keeps_its_connection() {
+    let server = server::start_with(|config| config.limits.rate = 0).await;
+    let mut ada = ada(&server, &[]).await;
+    let mut bob = server.joined("bob").await;
+
+    for _ in 0..5_000 {
+        bob.say("x", 0);
+    }
+    bob.take(5_000).await;
+    bob.leave(0);
+    let mut said = 0;
+    loop {
+        match ada.next().await {
+            line if line.ends_with("] bob: x") => said += 1,
+            line if line.contains("bob left") => break,
+            line => assert!(line.contains("bob joined"), "{line}"),
+        }
+    }
+    ada.end_input();
+
+    assert_eq!(said, 5_000);
+    assert_eq!(ada.ended().await, (Some(0), String::new()));
+}
+
 #[tokio::test]
 async fn a_reader_that_does_not_read_keeps_nobody_from_leaving() {
     let server = server::start_with(|config| config.limits.rate = 0).await;

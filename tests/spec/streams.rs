@@ -6,7 +6,7 @@ use chitchat::wire::v1::ServerMessage;
 use tonic::Code;
 
 use crate::support::{
-    raw::{Raw, reason, resume, sequences, texts, welcome},
+    raw::{reason, resume, sequences, texts, welcome},
     server::{TestServer, start, start_with},
 };
 
@@ -160,7 +160,8 @@ async fn talk(server: &TestServer) -> Vec<ServerMessage> {
     talker.leave(0);
     heard.push(listener.next().await);
     listener.leave(0);
-    listener.rest().await;
+    let (rest, ended) = listener.rest().await;
+    assert!(rest.is_empty() && ended.is_ok(), "{rest:?} {ended:?}");
     heard
 }
 
@@ -173,4 +174,18 @@ fn long(number: usize) -> String {
 fn assert_same(read: &[ServerMessage], expected: &[ServerMessage]) {
     assert_eq!(sequences(read), sequences(expected));
     assert!(read == expected);
+}
+
+#[tokio::test]
+async fn thousands_of_short_messages_may_be_on_their_way_before_the_first_answer_is_read() {
+    let server = start_with(|config| config.limits.rate = 0).await;
+    let mut ada = server.joined("Ada").await;
+    // More than the server keeps notices for, so that it stops reading: the rest waits unread in small frames.
+    for _ in 0..5_000 {
+        ada.say("", 0);
+    }
+    let notices = ada.take(5_000).await;
+    assert!(notices.iter().all(|notice| notice.notice.is_some()));
+    ada.say("still here", 0);
+    assert_eq!(ada.next().await.msg_stream, "still here");
 }

@@ -4,6 +4,7 @@ pub mod collector;
 pub mod hostile;
 pub mod link;
 pub mod piped;
+pub mod process;
 pub mod program;
 pub mod raw;
 pub mod server;

@@ -308,7 +308,10 @@ pub(super) fn welcome(first: &ServerMessage) -> Result<Welcome, Status> {
 pub(super) fn comes_back(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
-        Code::ResourceExhausted => has_reason(status, "STALLED"),
+        // Without a reason it is the transport's word (ENHANCE_YOUR_CALM), not the service's.
+        Code::ResourceExhausted => {
+            has_reason(status, "STALLED") || status.get_details_error_info().is_none()
+        }
         _ => false,
     }
 }

@@ -63,9 +63,13 @@ impl Piped {
 
     /// The next line that it writes.
     pub async fn next(&mut self) -> String {
-        self.more()
-            .await
-            .expect("chitchat should write another line")
+        match self.more().await {
+            Some(line) => line,
+            None => panic!(
+                "chitchat should write another line: {:?}",
+                self.ended().await
+            ),
+        }
     }
 
     /// The rest of what it writes.

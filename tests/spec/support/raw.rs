@@ -4,7 +4,12 @@ use chitchat::wire::v1::{EventType, JoinMsgLeave, Resume, ServerMessage, Welcome
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    client::Grpc,
+    codec::{Codec, EncodeBuf, Encoder},
+    transport::Channel,
+};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
@@ -15,8 +20,17 @@ pub const CHAT: &str = "/chitchat.v1.ChatService/Chat";
 
 /// One stream, both directions; dropping it resets the stream, as a process that vanishes does.
 pub struct Raw {
-    sending: Option<mpsc::UnboundedSender<JoinMsgLeave>>,
+    sending: Option<mpsc::UnboundedSender<Outgoing>>,
     receiving: Streaming<ServerMessage>,
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // The end of the messages alone would be a half-close, which the server might read before the reset: a LEAVE.
+        if let Some(sending) = &self.sending {
+            let _ = sending.send(Outgoing::Cut);
+        }
+    }
 }
 
 impl Raw {
@@ -33,12 +47,13 @@ impl Raw {
     ) -> Self {
         let (sending, outgoing) = mpsc::unbounded_channel();
         for message in first {
+            let message = Outgoing::Message(message);
             sending.send(message).expect("the other end is here");
         }
         let mut grpc = Grpc::new(channel);
         grpc.ready().await.expect("the connection should be ready");
         let request = Request::new(UnboundedReceiverStream::new(outgoing));
-        let codec = ProstCodec::<JoinMsgLeave, ServerMessage>::default();
+        let codec = Cuttable::default();
         let path = PathAndQuery::from_static(path);
         let response = within("headers", grpc.streaming(request, path, codec)).await;
         Self {
@@ -51,7 +66,7 @@ impl Raw {
     pub fn send(&self, message: JoinMsgLeave) {
         let sending = self.sending.as_ref().expect("half-closed already");
         // The server may have ended the stream; then reading tells.
-        let _ = sending.send(message);
+        let _ = sending.send(Outgoing::Message(message));
     }
 
     /// Sends a MESSAGE that says `text`, with the sender's clock.
@@ -182,4 +197,45 @@ pub fn sequences(messages: &[ServerMessage]) -> Vec<u64> {
 /// The texts of `messages`.
 pub fn texts(messages: &[ServerMessage]) -> Vec<&str> {
     messages.iter().map(|one| one.msg_stream.as_str()).collect()
+}
+
+/// What goes into a stream.
+#[derive(Debug)]
+enum Outgoing {
+    Message(JoinMsgLeave),
+    /// Nothing that can be sent: the stream is reset.
+    Cut,
+}
+
+/// The messages' codec, which can fail on purpose.
+#[derive(Debug, Default)]
+struct Cuttable(ProstCodec<JoinMsgLeave, ServerMessage>);
+
+struct CuttableEncoder<E>(E);
+
+impl Codec for Cuttable {
+    type Encode = Outgoing;
+    type Decode = ServerMessage;
+    type Encoder = CuttableEncoder<<ProstCodec<JoinMsgLeave, ServerMessage> as Codec>::Encoder>;
+    type Decoder = <ProstCodec<JoinMsgLeave, ServerMessage> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        CuttableEncoder(self.0.encoder())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        self.0.decoder()
+    }
+}
+
+impl<E: Encoder<Item = JoinMsgLeave, Error = Status>> Encoder for CuttableEncoder<E> {
+    type Item = Outgoing;
+    type Error = Status;
+
+    fn encode(&mut self, item: Outgoing, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match item {
+            Outgoing::Message(message) => self.0.encode(message, buffer),
+            Outgoing::Cut => Err(Status::cancelled("cut")),
+        }
+    }
 }

@@ -7,13 +7,13 @@ use chitchat::{
     server::{ServeError, Server},
     telemetry::Tracer,
     wire::v1::{
-        GetHistoryRequest, ListParticipantsRequest, ServerMessage,
+        GetHistoryRequest, JoinMsgLeave, ListParticipantsRequest, ServerMessage,
         chat_service_client::ChatServiceClient,
     },
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use super::{
     raw::{CHAT, Raw},
@@ -112,6 +112,21 @@ impl TestServer {
     /// The same by the original's path.
     pub async fn original_chat(&self) -> Raw {
         Raw::open(self.connect().await, "/itu.chitchat.ChatService/Chat").await
+    }
+
+    /// A stream on which `joining` has been said, and the first message that came.
+    pub async fn enter(&self, joining: JoinMsgLeave) -> (Raw, ServerMessage) {
+        let mut raw = self.chat().await;
+        raw.send(joining);
+        let first = raw.next().await;
+        (raw, first)
+    }
+
+    /// How a stream ends on which `joining` is said and refused.
+    pub async fn refusal(&self, joining: JoinMsgLeave) -> Status {
+        let mut raw = self.chat().await;
+        raw.send(joining);
+        raw.failure().await
     }
 
     /// A participant of the lobby, whose own JOIN has been read.

@@ -1,0 +1,561 @@
+//! The scripted client: carries out a [`Script`], step by step, and answers by its rules.
+
+use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    connection::AddressError,
+    reading::{END, Reader, passing},
+    render,
+    script::{Await, Rule, Script, Step},
+    session::{Ending, JoinError, Options, Received, Session, Update},
+};
+use crate::{
+    config,
+    telemetry::Tracer,
+    wire::v1::{EventType, ServerMessage},
+};
+
+/// How long a script tries to join: the server may be starting, and the name held by an earlier run that crashed.
+const JOIN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the answer to something said may take. Sixty times what a break of the connection takes to mend.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pause before a server that does not answer is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Messages that wait for an `await` to look at them, and answers of rules that wait to be sent.
+///
+/// When full: the oldest go, which an `await` can then not find any more, and nobody gets as an answer. Only a script
+/// that pauses in a busy room, or a bot slower than what it answers, comes there.
+const WAITING_MAX: usize = 10_000;
+
+/// How many of the messages that an `await` saw instead are told when it runs out: the newest.
+const TOLD_MAX: usize = 20;
+
+/// Where and how a script is played.
+#[derive(Debug)]
+pub struct Stage {
+    /// The server, and the room if the script names none.
+    pub client: config::Client,
+    /// As in [`Options::merge`].
+    pub merge: bool,
+    /// A pause before each step, for watching.
+    pub pace: Duration,
+    /// Makes the spans.
+    pub tracer: Tracer,
+    /// Ends the play early: the room is left properly.
+    pub stop: CancellationToken,
+    /// Hears what is to be shown; must be read, or dropped.
+    pub shown: mpsc::Sender<Shown>,
+}
+
+/// What there is to show of a play.
+#[derive(Debug)]
+pub enum Shown {
+    /// An event or a notice was read.
+    Heard(Box<Received>),
+    /// The room is being left.
+    Leaving,
+    /// A word about the connection, for a person.
+    Aside(String),
+}
+
+/// Why a play ended before its script did.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// What was awaited did not come.
+    #[error("waited {within:?} in vain for {wanted}; read instead: {read}")]
+    AwaitRanOut {
+        /// The `await`.
+        wanted: String,
+        /// Its limit.
+        within: Duration,
+        /// The newest of what came instead.
+        read: String,
+    },
+    /// Something said was not answered.
+    #[error("no answer within {ANSWER_PATIENCE:?} to {0:?}")]
+    Unanswered(String),
+    /// The room could not be entered.
+    #[error("cannot join")]
+    Join(#[from] JoinError),
+    /// The history could not be read.
+    #[error("cannot read the room's history: {}", .0.message())]
+    Read(Status),
+    /// The server's address is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The session ended by itself.
+    #[error("the session ended: {0}")]
+    Ended(String),
+}
+
+/// Plays `script` to its end; with rules, until `stage.stop`.
+///
+/// # Errors
+/// [`PlayError`]; the participant has then left.
+pub async fn play(script: &Script, stage: Stage) -> Result<(), PlayError> {
+    let stop = stage.stop.clone();
+    let mut player = Player {
+        prelude: Prelude::new(script, &stage)?,
+        script,
+        stage,
+        cast: None,
+    };
+    let played = tokio::select! {
+        played = player.perform() => played,
+        () = stop.cancelled() => Ok(()),
+    };
+    match played {
+        // There is no session any more to leave by.
+        Err(PlayError::Ended(_)) => played,
+        _ => played.and(player.leave().await),
+    }
+}
+
+struct Player<'a> {
+    script: &'a Script,
+    stage: Stage,
+    prelude: Prelude,
+    /// From `join` to the end of the session.
+    cast: Option<Cast<'a>>,
+}
+
+impl<'a> Player<'a> {
+    async fn perform(&mut self) -> Result<(), PlayError> {
+        let script = self.script;
+        for step in script.steps() {
+            self.during(sleep(self.stage.pace)).await?;
+            self.step(step).await?;
+        }
+        match &mut self.cast {
+            Some(cast) if script.is_bot() => cast.stay().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), PlayError> {
+        match (step, &mut self.cast) {
+            (Step::Await(wanted), None) => self.prelude.wait_for(wanted).await,
+            (Step::Await(wanted), Some(cast)) => cast.wait_for(wanted).await,
+            (Step::Join, _) => self.join().await,
+            (Step::Pause(pause), _) => self.during(sleep(*pause)).await,
+            (Step::Say(text), Some(cast)) => cast.say(text).await,
+            (Step::Leave, _) => self.leave().await,
+            (Step::Crash, Some(_)) => self.crash().await,
+            (Step::Say(_) | Step::Crash, None) => Ok(()),
+        }
+    }
+
+    async fn join(&mut self) -> Result<(), PlayError> {
+        let options = Options {
+            room: self.prelude.room.clone(),
+            id: self.script.id,
+            bot: self.script.is_bot(),
+            backlog: 0,
+            merge: self.stage.merge,
+            tracer: self.stage.tracer.clone(),
+            ..Options::new(&self.stage.client, &self.script.name)
+        };
+        let deadline = Instant::now() + JOIN_PATIENCE;
+        let session = loop {
+            match Session::join(options.clone()).await {
+                Ok(session) => break session,
+                Err(JoinError::Held(_) | JoinError::Unreachable { .. })
+                    if Instant::now() < deadline =>
+                {
+                    sleep(RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.cast = Some(Cast {
+            session,
+            rules: &self.script.whenever,
+            shown: self.stage.shown.clone(),
+            joined: false,
+            heard: VecDeque::new(),
+            answers: VecDeque::new(),
+            unanswered: None,
+        });
+        Ok(())
+    }
+
+    /// Waits for `future`; the participant goes on hearing and answering meanwhile.
+    async fn during<F: Future<Output = ()>>(&mut self, future: F) -> Result<(), PlayError> {
+        match &mut self.cast {
+            Some(cast) => cast.during(future).await,
+            None => {
+                future.await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn leave(&mut self) -> Result<(), PlayError> {
+        if let Some(cast) = &mut self.cast {
+            // Nobody may be listening any more, which is no reason to stay.
+            let _ = self.stage.shown.send(Shown::Leaving).await;
+            cast.session.leave();
+            cast.end().await?;
+        }
+        self.cast = None;
+        Ok(())
+    }
+
+    async fn crash(&mut self) -> Result<(), PlayError> {
+        if let Some(cast) = &mut self.cast {
+            cast.session.crash();
+            cast.end().await?;
+        }
+        self.cast = None;
+        Ok(())
+    }
+}
+
+/// Before the join: reading without being there.
+struct Prelude {
+    reader: Reader,
+    room: String,
+    /// The history that is read, and its last event that an `await` has matched.
+    epoch: String,
+    position: u64,
+}
+
+/// How a look at the room ended without what was looked for.
+enum Interrupted {
+    /// It is worth another try.
+    Passing,
+    Final(Status),
+}
+
+impl From<Status> for Interrupted {
+    fn from(status: Status) -> Self {
+        if passing(&status) {
+            Self::Passing
+        } else {
+            Self::Final(status)
+        }
+    }
+}
+
+impl Prelude {
+    fn new(script: &Script, stage: &Stage) -> Result<Self, PlayError> {
+        let room = script.room.as_ref().unwrap_or(&stage.client.room);
+        Ok(Self {
+            reader: Reader::new(&stage.client.server, room)?,
+            room: room.clone(),
+            epoch: String::new(),
+            position: 0,
+        })
+    }
+
+    async fn wait_for(&mut self, wanted: &Await) -> Result<(), PlayError> {
+        let mut seen = Seen::default();
+        let look = async {
+            loop {
+                match self.look_for(wanted, &mut seen).await {
+                    Ok(()) => return Ok(()),
+                    Err(Interrupted::Passing) => sleep(RETRY).await,
+                    Err(Interrupted::Final(status)) => return Err(PlayError::Read(status)),
+                }
+            }
+        };
+        match timeout(wanted.within, look).await {
+            Ok(looked) => looked,
+            Err(_) => Err(seen.instead_of(wanted)),
+        }
+    }
+
+    /// Reads from the participant's newest JOIN on, or from now if it is not there, until it does what is awaited.
+    async fn look_for(&mut self, wanted: &Await, seen: &mut Seen) -> Result<(), Interrupted> {
+        let from = wanted.from.as_deref().unwrap_or_default();
+        let newest = self.newest_of(from).await?;
+        let mut present = newest.present;
+        let after = newest.after.max(self.position);
+        let mut events = self.reader.watch(self.epoch.clone(), after).await?;
+        loop {
+            let Some(event) = events.message().await? else {
+                return Err(Interrupted::Passing);
+            };
+            if event
+                .welcome
+                .as_ref()
+                .is_some_and(|welcome| !welcome.recovered)
+            {
+                return Err(Interrupted::Passing);
+            }
+            if event.sequence == 0 {
+                continue;
+            }
+            let its = event.sender_name == from;
+            present |= its && event.r#type() == EventType::Join;
+            if present && wanted.is_met_by(&event) {
+                self.position = event.sequence;
+                return Ok(());
+            }
+            present &= !(its && event.r#type() == EventType::Leave);
+            seen.note(&event);
+        }
+    }
+
+    /// Whether `name` is in the room, and the sequence before its JOIN; or else the room's last sequence.
+    async fn newest_of(&mut self, name: &str) -> Result<Newest, Interrupted> {
+        let mut before = END;
+        let mut head = None;
+        loop {
+            let page = self.reader.before(before).await?;
+            if page.epoch != self.epoch {
+                self.epoch.clone_from(&page.epoch);
+                self.position = 0;
+            }
+            let last = page.events.last().map_or(0, |event| event.sequence);
+            let head = *head.get_or_insert(last);
+            let coming_or_going = page
+                .events
+                .iter()
+                .rfind(|event| event.sender_name == name && event.r#type() != EventType::Message);
+            match coming_or_going {
+                Some(event) if event.r#type() == EventType::Join => {
+                    return Ok(Newest {
+                        present: true,
+                        after: event.sequence - 1,
+                    });
+                }
+                None if page.more => {
+                    before = page.events.first().map_or(0, |event| event.sequence);
+                }
+                Some(_) | None => {
+                    return Ok(Newest {
+                        present: false,
+                        after: head,
+                    });
+                }
+            }
+        }
+    }
+}
+
+struct Newest {
+    present: bool,
+    after: u64,
+}
+
+/// In the room.
+struct Cast<'a> {
+    session: Session,
+    rules: &'a [Rule],
+    shown: mpsc::Sender<Shown>,
+    /// The own JOIN has been read: what follows counts.
+    joined: bool,
+    /// What was read since, and no `await` has looked at.
+    heard: VecDeque<ServerMessage>,
+    /// What the rules answer, to be sent.
+    answers: VecDeque<String>,
+    /// The id of what was said and has not been answered.
+    unanswered: Option<String>,
+}
+
+impl Cast<'_> {
+    /// Waits for the next thing to happen: something is heard, or an answer is on its way.
+    async fn next(&mut self) -> Result<(), PlayError> {
+        let speaker = self.session.speaker();
+        let answer = self.answers.front().cloned();
+        let answering = async {
+            match answer {
+                Some(answer) => speaker.say(answer).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            update = self.session.next() => self.hear(update).await,
+            said = answering => {
+                self.answers.pop_front();
+                said.map(drop).map_err(|closed| PlayError::Ended(closed.to_string()))
+            }
+        }
+    }
+
+    async fn hear(&mut self, update: Option<Update>) -> Result<(), PlayError> {
+        let show = match update {
+            Some(Update::Event(received)) => {
+                self.answer(&received);
+                self.note(&received);
+                Shown::Heard(Box::new(received))
+            }
+            Some(Update::Notice(received)) => {
+                self.note(&received);
+                Shown::Heard(Box::new(received))
+            }
+            Some(Update::Disconnected { reason }) => {
+                Shown::Aside(format!("Connection lost ({reason}). Coming back..."))
+            }
+            Some(Update::Reconnected { recovered: true }) => {
+                Shown::Aside("Back, nothing missed.".into())
+            }
+            Some(Update::Reconnected { recovered: false }) => {
+                Shown::Aside("Back, but some of what was said meanwhile is gone.".into())
+            }
+            Some(Update::Ended(ending)) => return Err(PlayError::Ended(words(&ending))),
+            None => return Err(PlayError::Ended("nothing more is heard".into())),
+        };
+        // Nobody may be listening; the play goes on.
+        let _ = self.shown.send(show).await;
+        Ok(())
+    }
+
+    /// The first rule that has an answer gives it; never to itself, never to another program, never to the past.
+    fn answer(&mut self, received: &Received) {
+        if received.own || received.past || received.message.bot {
+            return;
+        }
+        let answer = self
+            .rules
+            .iter()
+            .find_map(|rule| rule.answer(&received.message));
+        if let Some(answer) = answer {
+            push(&mut self.answers, answer);
+        }
+    }
+
+    fn note(&mut self, received: &Received) {
+        let message = &received.message;
+        let answered = match &message.notice {
+            Some(notice) => &notice.message_id,
+            None => &message.message_id,
+        };
+        if self.unanswered.as_ref() == Some(answered) {
+            self.unanswered = None;
+        }
+        if self.joined {
+            push(&mut self.heard, message.clone());
+        }
+        self.joined |= received.own && message.r#type() == EventType::Join;
+    }
+
+    async fn wait_for(&mut self, wanted: &Await) -> Result<(), PlayError> {
+        let mut seen = Seen::default();
+        let deadline = Instant::now() + wanted.within;
+        loop {
+            while let Some(message) = self.heard.pop_front() {
+                if wanted.is_met_by(&message) {
+                    return Ok(());
+                }
+                seen.note(&message);
+            }
+            match timeout_at(deadline, self.next()).await {
+                Ok(happened) => happened?,
+                Err(_) => return Err(seen.instead_of(wanted)),
+            }
+        }
+    }
+
+    /// Says `text`, and waits until it is answered: so what comes next in the script comes after it for everybody.
+    async fn say(&mut self, text: &str) -> Result<(), PlayError> {
+        let speaker = self.session.speaker();
+        let mut saying = pin!(speaker.say(text));
+        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let unanswered = || PlayError::Unanswered(text.to_owned());
+        let id = loop {
+            tokio::select! {
+                said = &mut saying => break said.map_err(|closed| PlayError::Ended(closed.to_string()))?,
+                happened = timeout_at(deadline, self.next()) => happened.map_err(|_| unanswered())??,
+            }
+        };
+        self.unanswered = Some(id);
+        while self.unanswered.is_some() {
+            timeout_at(deadline, self.next())
+                .await
+                .map_err(|_| unanswered())??;
+        }
+        Ok(())
+    }
+
+    async fn during<F: Future<Output = ()>>(&mut self, future: F) -> Result<(), PlayError> {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                () = &mut future => return Ok(()),
+                happened = self.next() => happened?,
+            }
+        }
+    }
+
+    /// Answers by the rules for as long as the session lasts.
+    async fn stay(&mut self) -> Result<(), PlayError> {
+        loop {
+            self.heard.clear();
+            self.next().await?;
+        }
+    }
+
+    /// Hears out a session that is being left or cut.
+    async fn end(&mut self) -> Result<(), PlayError> {
+        while let Some(update) = self.session.next().await {
+            match update {
+                Update::Ended(Ending::Left | Ending::Crashed) => return Ok(()),
+                other => self.hear(Some(other)).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an `await` has seen that was not what it waits for.
+#[derive(Default)]
+struct Seen {
+    newest: VecDeque<String>,
+    count: usize,
+}
+
+impl Seen {
+    fn note(&mut self, message: &ServerMessage) {
+        self.count += 1;
+        self.newest.push_back(render::line(message));
+        if self.newest.len() > TOLD_MAX {
+            self.newest.pop_front();
+        }
+    }
+
+    fn instead_of(self, wanted: &Await) -> PlayError {
+        let told = Vec::from(self.newest).join("\n  ");
+        let left_out = self.count.saturating_sub(TOLD_MAX);
+        PlayError::AwaitRanOut {
+            wanted: wanted.to_string(),
+            within: wanted.within,
+            read: match (self.count, left_out) {
+                (0, _) => "nothing".into(),
+                (_, 0) => format!("\n  {told}"),
+                _ => format!("{left_out} others, then\n  {told}"),
+            },
+        }
+    }
+}
+
+fn push<T>(queue: &mut VecDeque<T>, item: T) {
+    if queue.len() >= WAITING_MAX {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+fn words(ending: &Ending) -> String {
+    match ending {
+        Ending::Left => "the server took the participant for gone".into(),
+        Ending::Crashed => "it was cut".into(),
+        Ending::Refused(status) => render::clean(status.message()).into_owned(),
+        Ending::Abandoned { unacknowledged } => {
+            format!(
+                "without the server's word; {unacknowledged} message(s) may not have been stored"
+            )
+        }
+    }
+}

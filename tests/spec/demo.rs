@@ -1,0 +1,50 @@
+//! The report's session in one process.
+
+use crate::support::program::chitchat;
+
+/// The first column of each row that has one: the logical times of what was read.
+fn times(table: &str) -> Vec<i64> {
+    table
+        .lines()
+        .filter_map(|line| line.get(..3)?.trim().parse().ok())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_demo_replays_the_report_s_session_with_clocks_that_merge() {
+    let demo = chitchat(["demo"]).run().await;
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+    // Each by Lamport's rule from the scripts: what a participant sends is later than all it has read.
+    let expected = [
+        2, 5, 6, 9, 12, 15, 16, 19, 20, 23, 26, 29, 32, 35, 36, 39, 42, 45,
+    ];
+    assert_eq!(times(&demo.stdout), expected, "{}", demo.stdout);
+    for said in [
+        "Alex: Hello World!",
+        "> Aske: exitexit",
+        "> Bob: Oh, great.",
+    ] {
+        assert!(demo.stdout.contains(said), "{said}: {}", demo.stdout);
+    }
+    assert_eq!(
+        demo.stdout.matches("Message is empty.").count(),
+        1,
+        "Bob alone is told: {}",
+        demo.stdout
+    );
+}
+
+#[tokio::test]
+async fn as_reported_the_demo_has_the_report_s_own_numbers() {
+    let demo = chitchat(["demo", "--as-reported"]).run().await;
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+    let expected: Vec<i64> = (1..=18).collect();
+    assert_eq!(times(&demo.stdout), expected, "{}", demo.stdout);
+}
+
+#[tokio::test]
+async fn the_demo_needs_no_port_and_no_directory_of_its_own() {
+    let (one, other) = tokio::join!(chitchat(["demo"]).run(), chitchat(["demo"]).run());
+    assert_eq!((one.code, other.code), (0, 0));
+    assert_eq!(one.stdout, other.stdout);
+}
