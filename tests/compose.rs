@@ -272,7 +272,7 @@ async fn user_at_the_terminal() {
     );
 
     let mut user = Attached::attach();
-    user.sees("ada L=").await;
+    user.sees("Ada L=").await;
     user.types("exit\r").await;
     visitor
         .hears(|message| message.r#type() == EventType::Leave && message.sender_name == "Ada")

@@ -43,8 +43,6 @@ mod reading;
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 
-/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
-mod rules;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 

@@ -32,12 +32,22 @@ async fn every_subcommand_is_in_it_and_every_subcommand_in_it_exists() {
     let help = chitchat(["--help"]).run().await.stdout;
     let commands = help.split("Commands:").nth(1).unwrap();
     let commands = commands.split("Options:").next().unwrap();
-    let mut exist = all(r"(?m)^  ([a-z]+) ", commands);
-    exist.remove("help");
+    let exist = all(r"(?m)^  ([a-z]+) ", commands);
 
     let shown = all(r"(?:`chitchat|run --release --) ([a-z]+)", &readme());
 
     assert_eq!(shown, exist);
+}
+
+#[tokio::test]
+async fn the_session_it_shows_is_the_one_that_the_demo_prints() {
+    let printed = chitchat(["demo"]).run().await;
+    assert!(
+        readme().contains(&printed.stdout),
+        "README.md should hold what `chitchat demo` prints:\n{}{}",
+        printed.stdout,
+        printed.stderr
+    );
 }
 
 #[test]
