@@ -18,7 +18,10 @@ pub use self::{
     identity::{Digest, Incarnation},
     outcome::{Answer, Event, Kind, Outcome, Refusal, Refused, Rejection},
 };
-use self::{recent::Recent, text::NameKey};
+use self::{
+    recent::{First, Recent},
+    text::NameKey,
+};
 use crate::{clock::LamportClock, config::Limits};
 
 /// The most events of the past that a newcomer may ask for (`backlog`), and that one page of history holds.
@@ -258,7 +261,7 @@ impl Step<'_> {
             .as_ref()
             .is_some_and(|resume| resume.epoch != self.service.epoch);
         if foreign {
-            self.timestamp = Some(0);
+            self.timestamp = None;
         }
         if !self.timestamp_is_possible() {
             return Outcome::rejected(self.impossible_timestamp());
@@ -394,7 +397,10 @@ impl Step<'_> {
                     Err(fault) => return Outcome::rejected(Rejection::BadName(fault)),
                 };
                 if let Err(rejection) = self.is_free(id, &name) {
-                    return Outcome::rejected(rejection);
+                    // A retry is no new claim to the name: somebody may have taken it since the first sending.
+                    return self
+                        .first_result(&name, text, &message_id)
+                        .unwrap_or_else(|| Outcome::rejected(rejection));
                 }
                 Sender { id, name, bot }
             }
@@ -404,6 +410,9 @@ impl Step<'_> {
 
     /// Content that somebody wants in the room's history: checked, remembered, stored once.
     fn publish(&mut self, sender: &Sender, text: &str, message_id: String) -> Outcome {
+        if message_id.len() > text::MESSAGE_ID_BYTES_MAX {
+            return Outcome::rejected(Rejection::BadMessageId);
+        }
         if !self.timestamp_is_possible() {
             return self.refuse(sender, Refusal::ImpossibleTimestamp, message_id);
         }
@@ -411,23 +420,9 @@ impl Step<'_> {
             Ok(text) => text,
             Err(refusal) => return self.refuse(sender, refusal, message_id),
         };
-        if message_id.len() > text::MESSAGE_ID_BYTES_MAX {
-            return Outcome::rejected(Rejection::BadMessageId);
-        }
-        let key = (!message_id.is_empty()).then(|| Digest::of(&[message_id.as_bytes()]));
-        let content = Digest::of(&[sender.name.as_bytes(), text.as_bytes()]);
-        let known = key.and_then(|key| self.service.rooms.get(&self.room)?.recent.get(key));
-        match known {
-            Some(first) if first.content == content => {
-                return Outcome {
-                    answer: Answer::Duplicate {
-                        timestamp: first.timestamp,
-                        sequence: first.sequence,
-                        message_id,
-                    },
-                    events: vec![],
-                };
-            }
+        let content = content(&sender.name, &text);
+        match self.known(&message_id) {
+            Some(first) if first.content == content => return first.again(message_id),
             Some(_) => return Outcome::rejected(Rejection::MessageIdReused),
             None => {}
         }
@@ -435,12 +430,13 @@ impl Step<'_> {
             return Outcome::rejected(rejection);
         }
         let event = self.event(Kind::Message, sender, text, message_id);
-        if let Some(key) = key {
-            let (timestamp, sequence) = (event.timestamp, event.sequence);
-            let window = self.service.limits.dedup_events;
-            self.opened()
-                .recent
-                .remember(key, content, timestamp, sequence, window);
+        if !event.message_id.is_empty() {
+            let first = First {
+                content,
+                timestamp: event.timestamp,
+                sequence: event.sequence,
+            };
+            self.opened().recent.remember(key(&event.message_id), first);
         }
         Outcome {
             answer: Answer::Stored {
@@ -451,6 +447,24 @@ impl Step<'_> {
         }
     }
 
+    /// The answer to a message that repeats one that is known.
+    fn first_result(&self, name: &str, text: &str, message_id: &str) -> Option<Outcome> {
+        let text = text::message(text, &self.service.limits).ok()?;
+        let first = self.known(message_id)?;
+        (first.content == content(name, &text)).then(|| first.again(message_id.into()))
+    }
+
+    fn known(&self, message_id: &str) -> Option<First> {
+        if message_id.is_empty() {
+            return None;
+        }
+        self.service
+            .rooms
+            .get(&self.room)?
+            .recent
+            .get(key(message_id))
+    }
+
     fn refuse_from(
         &mut self,
         id: i32,
@@ -459,6 +473,9 @@ impl Step<'_> {
         message_id: String,
     ) -> Outcome {
         match self.speaker(id, incarnation) {
+            Some(_) if message_id.len() > text::MESSAGE_ID_BYTES_MAX => {
+                Outcome::rejected(Rejection::BadMessageId)
+            }
             Some(sender) => self.refuse(&sender, refusal, message_id),
             None => Outcome::void(),
         }
@@ -592,8 +609,11 @@ impl Step<'_> {
     fn event(&mut self, kind: Kind, sender: &Sender, text: String, message_id: String) -> Event {
         let sent_timestamp = self.possible_timestamp();
         let timestamp = self.tick();
+        let window = self.service.limits.dedup_events as u64;
         let room = self.opened();
         room.head += 1;
+        room.recent
+            .forget_before((room.head + 1).saturating_sub(window));
         Event {
             sequence: room.head,
             timestamp,
@@ -613,6 +633,16 @@ impl Step<'_> {
             traceparent: self.traceparent.clone(),
         }
     }
+}
+
+/// What a message id is remembered by.
+fn key(message_id: &str) -> Digest {
+    Digest::of(&[message_id.as_bytes()])
+}
+
+/// What makes two messages the same.
+fn content(name: &str, text: &str) -> Digest {
+    Digest::of(&[name.as_bytes(), text.as_bytes()])
 }
 
 impl Room {

@@ -39,7 +39,7 @@ use crate::{
     feed::Feeds,
     journal::Journal,
     order::Order,
-    room::Service,
+    room::{Digest, Service},
     telemetry::{Tracer, log::ServerLog},
     wire::DESCRIPTORS,
 };
@@ -111,8 +111,8 @@ struct Shared {
     streams: Streams,
     /// What posters outside a room may still send, by address.
     outsiders: Allowances<Option<IpAddr>>,
-    /// What participants may still send by unary calls, by room and id.
-    unary_senders: Allowances<(String, i32)>,
+    /// What participants may still send by unary calls, by the session that was shown: nobody but its holder uses it up.
+    unary_senders: Allowances<Digest>,
     /// Owns the tasks of all streams.
     tasks: TaskTracker,
     draining: CancellationToken,

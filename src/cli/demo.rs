@@ -17,7 +17,10 @@ use crate::{
     config::{self, Config, Data},
     server::Server,
     shutdown,
-    telemetry::{Environment, Telemetry, log::Logs},
+    telemetry::{
+        Environment, Telemetry,
+        log::{ClientLog, Logs},
+    },
 };
 
 /// The scripts that the containers play, too.
@@ -112,13 +115,18 @@ async fn perform(
     stop: CancellationToken,
 ) -> anyhow::Result<Part> {
     let script = Script::parse(file, text)?;
-    let telemetry = Telemetry::start(&telemetry, &script.name, &Environment::of_process());
+    let telemetry = Telemetry::start(
+        &telemetry,
+        &script.name.to_lowercase(),
+        &Environment::of_process(),
+    );
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
         client,
         merge,
         pace: Duration::ZERO,
         tracer: telemetry.tracer(),
+        log: ClientLog::default(),
         stop: stop.clone(),
         shown,
     };

@@ -16,7 +16,10 @@ use crate::{
     },
     config::duration,
     shutdown,
-    telemetry::{Environment, Telemetry, log::Logs},
+    telemetry::{
+        Environment, Telemetry,
+        log::{ClientLog, Logs},
+    },
 };
 
 /// Lines that may wait to be printed.
@@ -63,7 +66,11 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let script = Script::parse(&file, &text).map_err(|error| Exit::Usage.because(error))?;
 
     let _logs = Logs::start(&config.log, io::stderr());
-    let telemetry = Telemetry::start(&config.telemetry, &script.name, &Environment::of_process());
+    let telemetry = Telemetry::start(
+        &config.telemetry,
+        &script.name.to_lowercase(),
+        &Environment::of_process(),
+    );
     let stop = shutdown::on_signal()?;
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
@@ -71,6 +78,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         merge: !args.as_reported,
         pace: args.pace,
         tracer: telemetry.tracer(),
+        log: ClientLog::new(&config.telemetry),
         stop: stop.clone(),
         shown,
     };

@@ -156,7 +156,7 @@ pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, Ad
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(keepalive)
         .keep_alive_timeout(keepalive)
-        // An idle chat is silent for hours; without this a frozen or cut off server would never be noticed.
+        // Between two single calls there is no stream; one should not find out only by the next call's timeout.
         .keep_alive_while_idle(true))
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    telemetry::Tracer,
+    telemetry::{Tracer, log::ClientLog},
     wire::v1::{EventType, ServerMessage},
 };
 
@@ -51,6 +51,8 @@ pub struct Stage {
     pub pace: Duration,
     /// Makes the spans.
     pub tracer: Tracer,
+    /// Writes the log.
+    pub log: ClientLog,
     /// Ends the play early: the room is left properly.
     pub stop: CancellationToken,
     /// Hears what is to be shown; must be read, or dropped.
@@ -163,6 +165,7 @@ impl<'a> Player<'a> {
             backlog: 0,
             merge: self.stage.merge,
             tracer: self.stage.tracer.clone(),
+            log: self.stage.log,
             ..Options::new(&self.stage.client, &self.script.name)
         };
         let deadline = Instant::now() + JOIN_PATIENCE;
@@ -501,7 +504,10 @@ impl Cast<'_> {
     async fn end(&mut self) -> Result<(), PlayError> {
         while let Some(update) = self.session.next().await {
             match update {
-                Update::Ended(Ending::Left | Ending::Crashed) => return Ok(()),
+                // All that was said is stored; that the server was away for the farewell is no fault of the script.
+                Update::Ended(
+                    Ending::Left | Ending::Crashed | Ending::Abandoned { unacknowledged: 0 },
+                ) => return Ok(()),
                 other => self.hear(Some(other)).await?,
             }
         }

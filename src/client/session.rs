@@ -7,7 +7,11 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::connection::{self, AddressError, Connection};
-use crate::{config, telemetry::Tracer, wire::v1::ServerMessage};
+use crate::{
+    config,
+    telemetry::{Tracer, log::ClientLog},
+    wire::v1::ServerMessage,
+};
 
 mod rules;
 mod run;
@@ -55,17 +59,21 @@ pub struct Options {
     pub bot: bool,
     /// Events of the past to read first.
     pub backlog: u32,
-    /// Whether the clock merges what it receives, as Lamport's rule demands. `false` plays the report's clients.
+    /// Whether the clock merges what it receives, as Lamport's rule demands. `false` plays the report's clients: the
+    /// clock counts what they sent, and JOIN carries it as it stands.
     pub merge: bool,
     /// How long the connection may be silent before the server is asked whether it is still there (HTTP/2 PING), and
     /// how long its answer may take before the connection counts as broken.
     pub keepalive: Duration,
     /// Makes the `join`, `send`, `leave` and `deliver` spans.
     pub tracer: Tracer,
+    /// Writes a line for each event that is heard, and for the connection's own story.
+    pub log: ClientLog,
 }
 
 impl Options {
-    /// A person called `name` who joins as `client` says: merging clock, keepalive of 10 s, no tracing.
+    /// A person called `name` who joins as `client` says: merging clock, keepalive of 10 s, no traces, no
+    /// texts in the log.
     #[must_use]
     pub fn new(client: &config::Client, name: &str) -> Self {
         Self {
@@ -78,6 +86,7 @@ impl Options {
             merge: true,
             keepalive: Duration::from_secs(10),
             tracer: Tracer::default(),
+            log: ClientLog::default(),
         }
     }
 }
@@ -232,12 +241,13 @@ impl Session {
     pub async fn join(options: Options) -> Result<Self, JoinError> {
         let endpoint = connection::endpoint(&options.server, options.keepalive)?;
         let (name, room) = (options.name.clone(), options.room.clone());
-        let server = options.server.clone();
+        let (server, log) = (options.server.clone(), options.log);
         let mut rules = Rules::new(options);
-        let refused = |status| refusal(status, &server);
-        let (connection, first) = Connection::open(&endpoint, rules.join())
+        let join = rules.join();
+        log.joining(&name, join.timestamp);
+        let (connection, first) = Connection::open(&endpoint, join)
             .await
-            .map_err(refused)?;
+            .map_err(|status| refusal(status, &server))?;
         let welcome = run::welcome(&first).map_err(JoinError::Refused)?;
         rules.welcome(&first, &welcome);
 
@@ -257,6 +267,7 @@ impl Session {
             standing,
             leaving: run::Leaving::default(),
             backoff: run::Backoff::default(),
+            log,
         };
         Ok(Self {
             speaker,

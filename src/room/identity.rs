@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The first 16 bytes of a SHA-256: enough to tell sessions, message ids and contents apart, and too little to tell
 /// what was hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Digest;
+use super::{Answer, Digest, Outcome};
 
 /// The ids of the messages among a room's last `limits.dedup_events` events, and what became of each.
 ///
@@ -21,33 +21,33 @@ pub(super) struct First {
     pub(super) sequence: u64,
 }
 
+impl First {
+    /// The answer when the message comes again.
+    pub(super) fn again(self, message_id: String) -> Outcome {
+        Outcome {
+            events: vec![],
+            answer: Answer::Duplicate {
+                timestamp: self.timestamp,
+                sequence: self.sequence,
+                message_id,
+            },
+        }
+    }
+}
+
 impl Recent {
     pub(super) fn get(&self, key: Digest) -> Option<First> {
         self.results.get(&key).copied()
     }
 
-    /// Remembers the event `sequence`, and forgets what is not among the last `window` events any more.
-    pub(super) fn remember(
-        &mut self,
-        key: Digest,
-        content: Digest,
-        timestamp: i64,
-        sequence: u64,
-        window: usize,
-    ) {
-        self.order.push_back((sequence, key));
-        self.results.insert(
-            key,
-            First {
-                content,
-                timestamp,
-                sequence,
-            },
-        );
-        self.forget_before((sequence + 1).saturating_sub(window as u64));
+    /// Remembers what became of the newest event.
+    pub(super) fn remember(&mut self, key: Digest, first: First) {
+        self.order.push_back((first.sequence, key));
+        self.results.insert(key, first);
     }
 
-    fn forget_before(&mut self, oldest: u64) {
+    /// Forgets all events before `oldest`.
+    pub(super) fn forget_before(&mut self, oldest: u64) {
         while let Some(&(sequence, key)) = self.order.front() {
             if sequence >= oldest {
                 break;

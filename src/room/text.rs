@@ -21,7 +21,7 @@ pub const ROOM_BYTES_MAX: usize = 64;
 /// The name that notices come from, which nobody else may have.
 pub const SERVER_NAME: &str = "Server";
 
-/// A name as names are compared: without case.
+/// A name as names are compared: without case. Two that are equal cannot both be in a room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NameKey(String);
 
@@ -94,9 +94,8 @@ pub fn name(raw: &str, chars_max: usize) -> Result<String, NameFault> {
         });
     }
     let fault = name.chars().enumerate().find(|&(at, c)| {
-        let letter = c.is_alphanumeric();
-        let inner = at > 0 && (is_combining_mark(c) || matches!(c, ' ' | '.' | '_' | '-' | '\''));
-        !(letter || inner)
+        let inner = at > 0 && (is_mark(c) || matches!(c, ' ' | '.' | '_' | '-' | '\''));
+        !(is_letter(c) || inner)
     });
     if let Some((_, c)) = fault {
         return Err(NameFault::Forbidden(c));
@@ -115,11 +114,23 @@ pub fn is_room(room: &str) -> bool {
         && is_nfc(room)
         && room
             .chars()
-            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'))
+            .all(|c| is_letter(c) || matches!(c, '.' | '_' | '-'))
 }
 
+/// Unicode's case folding, near enough, of what the standard library has: to lower case and then to upper, so that `ẞ`,
+/// `ß` and `ss` are one, and so are both small sigmas, and `ſ` and `s`.
 pub(super) fn name_key(name: &str) -> NameKey {
-    NameKey(name.to_lowercase())
+    NameKey(name.to_lowercase().to_uppercase().nfc().collect())
+}
+
+/// A letter or digit that can be seen; some that Unicode counts as letters cannot (fillers of Hangul).
+fn is_letter(c: char) -> bool {
+    c.is_alphanumeric() && !is_invisible(c)
+}
+
+/// An accent that can be seen.
+fn is_mark(c: char) -> bool {
+    is_combining_mark(c) && !is_invisible(c)
 }
 
 fn tidy(raw: &str) -> String {
@@ -154,6 +165,7 @@ fn is_invisible(c: char) -> bool {
             u32::from(c),
             0x00AD | 0x034F | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F
             | 0x200B..=0x200D | 0x2060..=0x2064 | 0x2800 | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0
+            | 0xE0100..=0xE01EF
         )
 }
 

@@ -20,6 +20,7 @@ use crate::{
     order::Stopped,
     room::{
         Action, Answer, Command, Digest, Incarnation, Join, Outcome, Refusal, Rejection, Resume,
+        text::MESSAGE_ID_BYTES_MAX,
     },
     telemetry::Step,
     wire::{
@@ -344,7 +345,8 @@ impl Stream<'_> {
                     traceparent: message.traceparent,
                 });
             }
-            _ if !self.allowance.take(self.shared.limits.rate, Instant::now()) => {
+            // The order rejects an id that is too long; no notice carries it back.
+            _ if message.message_id.len() <= MESSAGE_ID_BYTES_MAX && !self.is_in_time() => {
                 return self.too_fast(message).await;
             }
             Ok(EventType::Message) => Action::Say {
@@ -380,6 +382,10 @@ impl Stream<'_> {
             Ok(()) => None,
             Err(Stopped) => Some(Departure::Drain),
         }
+    }
+
+    fn is_in_time(&mut self) -> bool {
+        self.allowance.take(self.shared.limits.rate, Instant::now())
     }
 
     async fn too_fast(&self, message: JoinMsgLeave) -> Option<Departure> {

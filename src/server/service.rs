@@ -205,15 +205,6 @@ async fn send_message(
 ) -> Result<SendMessageResponse, Status> {
     let room = room_or_default(&message.room);
     let rate = shared.limits.rate;
-    let in_time = match message.id {
-        0 => shared.outsiders.take(peer, rate, Instant::now()),
-        id => shared
-            .unary_senders
-            .take((room.clone(), id), rate, Instant::now()),
-    };
-    if !in_time {
-        return Err(Fault::TooFast { limit: rate }.into());
-    }
     let poster = match message.id {
         ..0 => return Err(Rejection::BadId.into()),
         0 => Poster::Outsider {
@@ -227,6 +218,15 @@ async fn send_message(
             session: digest(&message.session),
         },
     };
+    let in_time = match &poster {
+        Poster::Outsider { .. } => shared.outsiders.take(peer, rate, Instant::now()),
+        Poster::Participant { session, .. } => {
+            shared.unary_senders.take(*session, rate, Instant::now())
+        }
+    };
+    if !in_time {
+        return Err(Fault::TooFast { limit: rate }.into());
+    }
     let action = Action::Post {
         poster,
         text: message.msg,
@@ -362,11 +362,13 @@ async fn only_message<Q>(shared: &Shared, request: Request<Body>) -> Result<Q, S
 where
     Q: prost::Message + Default + 'static,
 {
-    if shared.draining.is_cancelled() {
-        return Err(Fault::Draining.into());
-    }
     let mut inbound = Inbound::new(request.into_body(), shared.limits.message_bytes);
-    match timeout(REQUEST_TIMEOUT, inbound.next()).await {
+    let received = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return Err(Fault::Draining.into()),
+        received = timeout(REQUEST_TIMEOUT, inbound.next()) => received,
+    };
+    match received {
         Ok(Received::Message(message)) => Ok(message),
         Ok(Received::Fault(fault)) => Err(fault.into()),
         Ok(Received::HalfClose | Received::Broken) | Err(_) => {

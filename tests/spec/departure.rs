@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tonic::Code;
 
 use crate::support::{
-    process::{be_a_participant, participant},
+    client_process::{be_a_participant, participant},
     raw::{Raw, join, reason, said, welcome},
     server::{GRACE, TestServer, start, start_with},
     signal,

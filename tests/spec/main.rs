@@ -43,14 +43,26 @@ mod reading;
 /// One event is one trace whose spans carry its logical times; whatever happens to the traces, chat goes on.
 mod telemetry;
 
+/// A participant's session: its clock follows Lamport's rule, and a network that fails costs nobody a message.
+mod session;
+
+/// A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
+mod scripted;
+
+/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
+mod rules;
+
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
 /// The report's session in one process.
 mod demo;
 
-/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
-mod rules;
+/// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
+mod bad_input;
+
+/// Who abuses connections, streams, memory or file descriptors meets a limit, and the others notice nothing.
+mod abuse;
 
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;

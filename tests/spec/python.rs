@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::support::{
-    link::Link,
+    proxy::Proxy,
     server::{start, start_with},
     within,
 };
@@ -76,10 +76,14 @@ impl Python {
     }
 
     /// Starts the example as `name`.
-    fn chat(self, name: &str, link: &Link) -> Example {
+    fn chat(self, name: &str, network: &Proxy) -> Example {
         let mut child = self
             .command()
-            .args(["deploy/examples/chat.py", name, &link.address().to_string()])
+            .args([
+                "deploy/examples/chat.py",
+                name,
+                network.url().trim_start_matches("http://"),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -164,32 +168,32 @@ async fn the_python_example_misses_nothing_and_says_nothing_twice_over_broken_co
     let python = Python::with_generated_code().await;
     let server = start_with(|config| config.server.grace = Duration::from_secs(60)).await;
     let mut bob = server.joined("Bob").await;
-    let link = Link::to(server.address()).await;
-    let mut ada = python.chat("Ada", &link);
+    let network = Proxy::start(server.address()).await;
+    let mut ada = python.chat("Ada", &network);
     let mut heard = vec![ada.hears().await];
     assert_eq!(bob.next().await.sender_name, "Ada");
 
     // Cut: what was said meanwhile is read afterwards, what was typed meanwhile is said afterwards.
-    link.cut();
+    network.cut_for_long();
     ada.complains().await;
     for text in ["one", "two"] {
         bob.say(text, 0);
         bob.next().await;
     }
     ada.types("typed while away").await;
-    link.mend(server.address());
+    network.mend();
     for _ in 0..3 {
         heard.push(ada.hears().await);
     }
     assert_eq!(bob.next().await.msg_stream, "typed while away");
 
     // Stored, and the answer lost: it is in the replay, and so is not said again.
-    link.deafen();
+    network.hold_answers();
     ada.types("stored, but who knows").await;
     assert_eq!(bob.next().await.msg_stream, "stored, but who knows");
-    link.cut();
+    network.cut_for_long();
     ada.complains().await;
-    link.mend(server.address());
+    network.mend();
     heard.push(ada.hears().await);
     ada.types("live again").await;
     heard.push(ada.hears().await);
@@ -214,8 +218,8 @@ async fn the_python_example_misses_nothing_and_says_nothing_twice_over_broken_co
 async fn the_python_example_says_that_events_are_lost_when_the_history_is_another_one() {
     let python = Python::with_generated_code().await;
     let first = start().await;
-    let link = Link::to(first.address()).await;
-    let mut ada = python.chat("Ada", &link);
+    let network = Proxy::start(first.address()).await;
+    let mut ada = python.chat("Ada", &network);
     ada.hears().await;
     let bob = first.joined("Bob").await;
     bob.say("we are late", 1_000);
@@ -223,11 +227,12 @@ async fn the_python_example_says_that_events_are_lost_when_the_history_is_anothe
         ada.hears().await;
     }
 
-    link.cut();
+    network.cut_for_long();
     ada.complains().await;
     ada.types("said between two histories").await;
     let second = start().await;
-    link.mend(second.address());
+    network.lead_to(second.address());
+    network.mend();
 
     let warning = ada.prints().await;
     assert_eq!(
@@ -247,8 +252,8 @@ async fn the_python_example_gives_up_when_its_name_is_held() {
     let server = start().await;
     let _ada = server.joined("Ada").await;
 
-    let link = Link::to(server.address()).await;
-    let mut other = python.chat("ADA", &link);
+    let network = Proxy::start(server.address()).await;
+    let mut other = python.chat("ADA", &network);
 
     let complaint = other.complains().await;
     assert!(complaint.starts_with("-- ALREADY_EXISTS: "), "{complaint}");

@@ -620,6 +620,17 @@ proptest! {
     }
 
     #[test]
+    fn an_event_is_later_than_what_its_sender_s_clock_showed(steps in steps()) {
+        for done in run(&steps) {
+            for event in &done.outcome.events {
+                let carried = done.command.timestamp.filter(|_| done.timestamp_is_possible() && !done.is_foreign());
+                prop_assert_eq!(event.sent_timestamp, carried);
+                prop_assert!(event.timestamp > carried.unwrap_or(0), "{event:?}");
+            }
+        }
+    }
+
+    #[test]
     fn an_impossible_timestamp_never_drags_the_clock(steps in steps()) {
         for done in run(&steps) {
             let ticks = done.ticks().len() as i64;
@@ -688,6 +699,32 @@ proptest! {
                 (false, _) => &[Kind::Join],
             };
             prop_assert_eq!(kinds, expected);
+        }
+    }
+
+    #[test]
+    fn a_message_id_is_stored_once_among_the_last_events_of_its_room(steps in steps()) {
+        let mut stored: BTreeMap<(String, String), Event> = BTreeMap::new();
+
+        for done in run(&steps) {
+            let Some((message_id, _)) = done.words().filter(|(id, _)| !id.is_empty()) else { continue };
+            let key = (done.command.room.clone(), message_id.to_owned());
+            let oldest = (head(&done.before, &key.0) + 1).saturating_sub(limits().dedup_events as u64);
+            let known = stored.get(&key).filter(|first| first.sequence >= oldest);
+            match (&done.outcome.answer, known) {
+                (Answer::Stored { .. }, None) => {
+                    stored.insert(key, done.outcome.events[0].clone());
+                }
+                (Answer::Duplicate { timestamp, sequence, message_id }, Some(first)) => {
+                    prop_assert_eq!((*timestamp, *sequence), (first.timestamp, first.sequence));
+                    prop_assert_eq!(message_id, &key.1);
+                }
+                (Answer::Rejected(Rejection::MessageIdReused), known) => prop_assert!(known.is_some()),
+                (Answer::Stored { .. } | Answer::Duplicate { .. }, _) => {
+                    prop_assert!(false, "{known:?}, and then {done:?}");
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -794,6 +831,44 @@ fn told(outcome: &Outcome) -> Vec<&str> {
 }
 
 #[test]
+fn a_retry_within_the_window_is_a_duplicate_and_one_event_later_it_is_new() {
+    for (passed, known) in [
+        (limits().dedup_events - 1, true),
+        (limits().dedup_events, false),
+    ] {
+        let mut lobby = Lobby::new();
+        let first = lobby.post("Ada", "once", "m1");
+        assert_eq!(
+            first,
+            Answer::Stored {
+                timestamp: 1,
+                sequence: 1
+            }
+        );
+
+        // Events of any kind count, also those that carry no id.
+        lobby.join(1, "Bob");
+        lobby.pass(passed - 1);
+
+        let again = lobby.post("Ada", "once", "m1");
+        let head = passed as u64 + 2;
+        let expected = if known {
+            Answer::Duplicate {
+                timestamp: 1,
+                sequence: 1,
+                message_id: "m1".into(),
+            }
+        } else {
+            Answer::Stored {
+                timestamp: head as i64,
+                sequence: head,
+            }
+        };
+        assert_eq!(again, expected, "after {passed} further events");
+    }
+}
+
+#[test]
 fn a_message_id_is_its_room_s_own() {
     let mut lobby = Lobby::new();
     lobby.post("Ada", "hi", "m1");
@@ -834,6 +909,48 @@ fn a_retry_repeats_name_and_text_and_anything_else_is_a_reuse() {
             reused,
             Answer::Rejected(Rejection::MessageIdReused),
             "{name}: {text}"
+        );
+    }
+}
+
+/// Between the first sending and the retry somebody may have taken the name.
+#[test]
+fn a_retry_from_outside_gets_its_first_result_even_if_the_name_is_held_now() {
+    let mut lobby = Lobby::new();
+    lobby.post("Ada", "hi", "m1");
+    lobby.join(1, "Ada");
+
+    let again = lobby.post("Ada", "hi", "m1");
+    let other = lobby.post("Ada", "ho", "m2");
+
+    assert_eq!(
+        again,
+        Answer::Duplicate {
+            timestamp: 1,
+            sequence: 1,
+            message_id: "m1".into()
+        }
+    );
+    assert_eq!(
+        other,
+        Answer::Rejected(Rejection::NameHeld { name: "Ada".into() })
+    );
+}
+
+#[test]
+fn a_message_id_of_64_bytes_is_taken_and_a_longer_one_is_rejected_before_all_else() {
+    let mut lobby = Lobby::new();
+
+    let longest = lobby.post("Ada", "hi", &LONG_ID[1..]);
+    let mut too_long = |text| lobby.post("Ada", text, LONG_ID);
+
+    assert!(matches!(longest, Answer::Stored { .. }), "{longest:?}");
+    // A refusal would tick, and carry the id back.
+    for text in ["hi", "", "far too long"] {
+        assert_eq!(
+            too_long(text),
+            Answer::Rejected(Rejection::BadMessageId),
+            "{text:?}"
         );
     }
 }
@@ -909,6 +1026,28 @@ fn a_leave_is_obeyed_whatever_its_timestamp() {
         assert_eq!(
             told(&left),
             ["Participant Ada left Chit Chat at logical time L=2"]
+        );
+    }
+}
+
+/// The wiped service's clock starts anew, so every honest client of the history before is far ahead of it.
+#[test]
+fn a_newcomer_from_another_history_is_let_in_whatever_its_clock_shows() {
+    for timestamp in [i64::MAX, 5_000, -1] {
+        let mut lobby = Lobby::new();
+        let join = command("lobby", resume(1, "Ada", "another", 17));
+
+        let joined = lobby.0.apply(Command {
+            timestamp: Some(timestamp),
+            ..join
+        });
+
+        assert_eq!(reading(&joined), (false, false, 0), "{timestamp}");
+        let event = &joined.events[0];
+        assert_eq!(
+            (event.timestamp, event.sent_timestamp),
+            (1, None),
+            "{timestamp}"
         );
     }
 }
@@ -1010,6 +1149,57 @@ fn history_never_comes_back_once_it_is_dropped() {
     for (first, expected) in [(3, 3), (2, 3), (0, 3), (u64::MAX, 6)] {
         lobby.apply(Action::Trim { first });
         assert_eq!(extent(&lobby.0, "lobby"), (expected, 5), "{first}");
+    }
+}
+
+#[test]
+fn names_that_differ_in_case_alone_are_one_name() {
+    for (one, other) in [
+        ("Ada", "aDA"),
+        ("Zoë", "ZOE\u{308}"),
+        ("Νίκος", "ΝΊΚΟΣ"),
+        ("\u{390}", "\u{399}\u{308}\u{301}"),
+        ("Weiß", "WEISS"),
+    ] {
+        let mut lobby = Lobby::new();
+        lobby.join(1, one);
+        let second = lobby.join(2, other).answer;
+        assert!(
+            matches!(second, Answer::Rejected(Rejection::NameHeld { .. })),
+            "{one} {other}: {second:?}"
+        );
+    }
+}
+
+#[test]
+fn nobody_is_called_server_in_any_case_or_spelling() {
+    for name in ["Server", "sERVER", " server\n", "\u{17f}erver"] {
+        let answer = Lobby::new().join(1, name).answer;
+        assert!(
+            matches!(answer, Answer::Rejected(Rejection::BadName(_))),
+            "{name}: {answer:?}"
+        );
+    }
+}
+
+/// Two names that look alike because one has a letter that leaves nothing to see.
+#[test]
+fn every_character_of_a_name_can_be_seen() {
+    for hidden in [
+        '\u{3164}',
+        '\u{115f}',
+        '\u{ffa0}',
+        '\u{fe0f}',
+        '\u{34f}',
+        '\u{e0101}',
+    ] {
+        for name in [hidden.to_string(), format!("Ada{hidden}")] {
+            let answer = Lobby::new().join(1, &name).answer;
+            assert!(
+                matches!(answer, Answer::Rejected(Rejection::BadName(_))),
+                "{name:?}: {answer:?}"
+            );
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chitchat::wire::v1::ServerMessage;
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
 
 use crate::support::{
-    raw::{reason, resume, sequences, texts, welcome},
+    raw::{Raw, reason, resume, sequences, texts, welcome},
     server::{TestServer, start, start_with},
 };
 
@@ -177,15 +177,27 @@ fn assert_same(read: &[ServerMessage], expected: &[ServerMessage]) {
 }
 
 #[tokio::test]
-async fn thousands_of_short_messages_may_be_on_their_way_before_the_first_answer_is_read() {
+async fn short_messages_may_wait_unread_by_the_thousand_without_costing_the_connection() {
     let server = start_with(|config| config.limits.rate = 0).await;
-    let mut ada = server.joined("Ada").await;
-    // More than the server keeps notices for, so that it stops reading: the rest waits unread in small frames.
-    for _ in 0..5_000 {
+    // A small window, so that the notices back up into the server until it reads nothing more.
+    let channel = Endpoint::from_shared(server.url())
+        .expect("the address is an address")
+        .initial_stream_window_size(1_024)
+        .connect()
+        .await
+        .expect("the server should accept connections");
+    let mut ada = Raw::open(channel, "/chitchat.v1.ChatService/Chat").await;
+    ada.join("Ada").await;
+    for _ in 0..SHORT_MESSAGES {
         ada.say("", 0);
+        // Each in a frame of its own.
+        tokio::task::yield_now().await;
     }
-    let notices = ada.take(5_000).await;
+    let notices = ada.take(SHORT_MESSAGES).await;
     assert!(notices.iter().all(|notice| notice.notice.is_some()));
     ada.say("still here", 0);
     assert_eq!(ada.next().await.msg_stream, "still here");
 }
+
+/// More notices than the client's window, the server's send buffer (400 KB) and its outbox hold together.
+const SHORT_MESSAGES: usize = 12_000;

@@ -1,13 +1,16 @@
 //! The vocabulary of the tests.
 
+pub mod client_process;
 pub mod collector;
 pub mod hostile;
-pub mod link;
+pub mod http2;
+pub mod listener;
 pub mod piped;
-pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod server;
+pub mod server_process;
 pub mod traced;
 pub mod tty;
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::{Options, Received, Say, UNACKNOWLEDGED_MAX, Update};
 use crate::{
     clock::LamportClock,
-    telemetry::{EventName, Facts, Sending, Step},
-    wire::v1::{EventType, JoinMsgLeave, NoticeCode, Resume, ServerMessage, Welcome},
+    telemetry::{EventName, Facts, Sending, Step, log},
+    wire::v1::{EventType, JoinMsgLeave, Resume, ServerMessage, Welcome},
 };
 
 /// The participant's side of the protocol.
@@ -83,6 +83,19 @@ impl Rules {
         &self.options.name
     }
 
+    /// What the log says of a received message.
+    pub(super) fn log(&self, message: &ServerMessage) {
+        self.options.log.received(&log::Event {
+            event: event_name(message),
+            participant: &message.sender_name,
+            id: message.sender_id,
+            lamport_time: message.timestamp,
+            room: &self.options.room,
+            sequence: message.sequence,
+            text: &message.msg_stream,
+        });
+    }
+
     pub(super) fn clock(&self) -> i64 {
         self.clock.now()
     }
@@ -150,8 +163,8 @@ impl Rules {
         if !newcomer && welcome.epoch != self.epoch {
             self.begin_epoch(first.timestamp);
         }
-        // A new session means that this JOIN is an event. One that resumes is none, and leaves no span.
-        let joined = newcomer || (!welcome.session.is_empty() && welcome.session != self.session);
+        // A new session, or a new start, means that this JOIN is an event. One that resumes is none, and leaves no span.
+        let joined = !recovered || (!welcome.session.is_empty() && welcome.session != self.session);
         self.id = welcome.id;
         self.epoch.clone_from(&welcome.epoch);
         if !welcome.session.is_empty() {
@@ -187,6 +200,9 @@ impl Rules {
     /// A wiped history is a new world: its clock is the only one, and what was said has not been said in it.
     fn begin_epoch(&mut self, time: i64) {
         self.clock = LamportClock::at(time);
+        if let Some((timestamp, _)) = &mut self.joining {
+            *timestamp = 0;
+        }
         for said in &mut self.unacknowledged {
             said.message = None;
         }
@@ -388,8 +404,9 @@ impl Rules {
     }
 }
 
+/// What a received message is in traces and logs; of the notices only those that refuse something are traced.
 fn event_name(message: &ServerMessage) -> EventName {
-    if refuses(message) {
+    if message.notice.is_some() {
         return EventName::Refusal;
     }
     match message.r#type() {
@@ -399,9 +416,163 @@ fn event_name(message: &ServerMessage) -> EventName {
     }
 }
 
-/// Whether this is a notice that refuses what was sent.
-fn refuses(message: &ServerMessage) -> bool {
-    message.notice.as_ref().is_some_and(|notice| {
-        !matches!(notice.code(), NoticeCode::Duplicate | NoticeCode::Draining)
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    /// Alex, with a backlog of `backlog`; its first JOIN is under way.
+    fn alex(backlog: u32) -> Rules {
+        let client = config::Client {
+            backlog,
+            ..config::Client::default()
+        };
+        let mut alex = Rules::new(Options::new(&client, "Alex"));
+        alex.join();
+        alex
+    }
+
+    /// Alex after its JOIN, which was event 1 at logical time 2 of the history `old`.
+    fn joined() -> Rules {
+        let mut alex = alex(0);
+        let own = ServerMessage {
+            welcome: Some(welcome_to("old", false, 1)),
+            r#type: EventType::Join.into(),
+            ..event(1, "")
+        };
+        welcomed(&mut alex, &own);
+        alex.receive(own).expect("the first event");
+        alex
+    }
+
+    fn welcome_to(epoch: &str, recovered: bool, head: u64) -> Welcome {
+        Welcome {
+            id: 7,
+            session: format!("secret of {epoch}"),
+            epoch: epoch.into(),
+            recovered,
+            head,
+        }
+    }
+
+    fn private(welcome: Welcome, timestamp: i64) -> ServerMessage {
+        ServerMessage {
+            welcome: Some(welcome),
+            timestamp,
+            r#type: EventType::Message.into(),
+            ..ServerMessage::default()
+        }
+    }
+
+    fn welcomed(rules: &mut Rules, first: &ServerMessage) -> bool {
+        let welcome = first.welcome.as_ref().expect("it has one");
+        rules.welcome(first, welcome).recovered
+    }
+
+    /// Event `sequence` of Alex's, one logical time after its sequence.
+    fn event(sequence: u64, message_id: &str) -> ServerMessage {
+        ServerMessage {
+            sender_id: 7,
+            sequence,
+            timestamp: sequence as i64 + 1,
+            message_id: message_id.into(),
+            r#type: EventType::Message.into(),
+            ..ServerMessage::default()
+        }
+    }
+
+    fn say(rules: &mut Rules, message_id: &str) {
+        rules.say(Say {
+            text: "Hello".into(),
+            message_id: message_id.into(),
+        });
+    }
+
+    #[test]
+    fn nothing_is_sent_again_before_the_replay_is_read() {
+        let mut alex = joined();
+        for message_id in ["a", "b", "c"] {
+            say(&mut alex, message_id);
+        }
+        let sent: Vec<_> = (0..2).map(|_| alex.send().expect("a message")).collect();
+
+        let resume = alex.join().resume.expect("it has read something");
+        assert_eq!((resume.epoch.as_str(), resume.after_sequence), ("old", 1));
+        assert!(welcomed(&mut alex, &private(welcome_to("old", true, 3), 9)));
+        assert!(!alex.has_to_send() && alex.send().is_none());
+        alex.receive(event(2, "a")).expect("no gap");
+        assert!(!alex.has_to_send(), "b may be event 3");
+        alex.receive(event(3, "of another")).expect("no gap");
+
+        assert_eq!(alex.send().as_ref(), sent.get(1), "b, byte for byte");
+        assert_eq!(alex.send().expect("c").message_id, "c");
+        assert!(!alex.has_to_send());
+    }
+
+    #[test]
+    fn in_a_new_epoch_what_was_said_is_a_new_send_and_the_clock_the_new_worlds() {
+        let mut alex = joined();
+        say(&mut alex, "a");
+        alex.receive(ServerMessage {
+            timestamp: 1_000,
+            ..event(2, "")
+        })
+        .expect("no gap");
+        let old = alex.send().expect("a message");
+        assert_eq!(old.timestamp, 1_002);
+
+        alex.join();
+        assert!(!welcomed(
+            &mut alex,
+            &private(welcome_to("new", true, 40), 3)
+        ));
+        let new = alex.send().expect("the message again");
+
+        assert_eq!((new.timestamp, new.message_id.as_str()), (4, "a"));
+        assert!(alex.receive(event(41, "")).expect("a new start").is_some());
+    }
+
+    #[test]
+    fn an_event_is_heard_once_and_a_gap_is_told() {
+        let mut alex = joined();
+        let clock = alex.clock();
+        assert!(alex.receive(event(1, "")).expect("heard before").is_none());
+        assert_eq!(alex.clock(), clock);
+        assert_eq!(
+            alex.receive(event(3, "")).unwrap_err(),
+            Gap {
+                last: 1,
+                received: 3
+            }
+        );
+        assert!(alex.receive(event(2, "")).expect("no gap").is_some());
+    }
+
+    /// Resuming after the head would have passed over the past that was asked for.
+    #[test]
+    fn a_break_before_the_first_event_of_the_past_resumes_before_it() {
+        let mut alex = alex(20);
+        welcomed(&mut alex, &private(welcome_to("old", false, 100), 300));
+        let resume = alex.join().resume.expect("it has been welcomed");
+        assert_eq!(resume.after_sequence, 80);
+
+        welcomed(&mut alex, &private(welcome_to("old", true, 101), 302));
+        let Ok(Some(Update::Event(received))) = alex.receive(event(81, "")) else {
+            panic!("an event is an event");
+        };
+        assert!(received.past && received.before == received.after);
+    }
+
+    #[test]
+    fn an_id_that_the_server_picked_may_be_given_up_and_a_wanted_one_not() {
+        let mut alex = joined();
+        assert_eq!(alex.join().id, 7);
+        assert!(alex.take_any_id());
+        assert_eq!(alex.join().id, 0);
+        assert!(!alex.take_any_id(), "0 can be held by nobody");
+
+        let mut alex = joined();
+        alex.options.id = 7;
+        assert!(!alex.take_any_id());
+    }
 }

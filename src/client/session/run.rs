@@ -12,7 +12,8 @@ use tonic_types::StatusExt;
 use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
 use crate::{
     client::connection::Connection,
-    wire::v1::{EventType, JoinMsgLeave, ServerMessage, Welcome},
+    telemetry::log::ClientLog,
+    wire::v1::{JoinMsgLeave, ServerMessage, Welcome},
 };
 
 /// The longest pause before the first attempt to come back; doubled with each further one.
@@ -37,6 +38,7 @@ pub(super) struct Task {
     pub(super) standing: watch::Sender<Standing>,
     pub(super) leaving: Leaving,
     pub(super) backoff: Backoff,
+    pub(super) log: ClientLog,
 }
 
 /// How far the leaving has come.
@@ -66,6 +68,13 @@ impl Task {
     /// `connection` and `first` are of the JOIN that made the session.
     pub(super) async fn run(mut self, connection: Connection, first: ServerMessage) {
         let ending = self.stay(connection, first).await;
+        let words = match &ending {
+            Ending::Left => "OK".to_owned(),
+            Ending::Abandoned { .. } => "the service did not answer".to_owned(),
+            Ending::Crashed => "cut".to_owned(),
+            Ending::Refused(status) => because(status),
+        };
+        self.log.closed(self.rules.name(), &words);
         // Fails when nobody listens any more; then nobody need know.
         let _ = self.updates.send(Update::Ended(ending)).await;
     }
@@ -115,7 +124,7 @@ impl Task {
 
     /// Joins again until the service answers; `Err` if it does not want to, or the participant no longer.
     async fn come_back(&mut self, reason: String) -> Result<(Connection, ServerMessage), Ending> {
-        tracing::warn!("[Client {}] Connection lost: {reason}", self.rules.name());
+        self.log.closed(self.rules.name(), &reason);
         self.leaving.away = true;
         self.tell(Update::Disconnected { reason }).await?;
         let mut join = self.rules.join();
@@ -138,7 +147,7 @@ impl Task {
             let recovered = self.rules.welcome(&first, &welcome).recovered;
             self.leaving.away = false;
             self.publish();
-            tracing::info!("[Client {}] Reconnected", self.rules.name());
+            self.log.joining(self.rules.name(), join.timestamp);
             self.tell(Update::Reconnected { recovered }).await?;
             return Ok((connection, first));
         }
@@ -156,8 +165,10 @@ impl Task {
                     .receive(message)
                     .map_err(|gap| Stop::Broken(gap.to_string()))?;
                 self.publish();
-                if let Some(update) = &update {
-                    log(self.rules.name(), update);
+                if let Some(Update::Event(received) | Update::Notice(received)) = &update
+                    && !received.past
+                {
+                    self.rules.log(&received.message);
                 }
                 Ok(update)
             }
@@ -182,7 +193,7 @@ impl Task {
     fn send(&mut self) -> Option<JoinMsgLeave> {
         let message = if self.leave_is_due() {
             self.leaving.sent = true;
-            tracing::info!("[Client {}] Leaving chat...", self.rules.name());
+            self.log.leaving(self.rules.name());
             Some(self.rules.leave())
         } else {
             self.rules.send()
@@ -338,31 +349,5 @@ pub(super) fn because(status: &Status) -> String {
             format!("{}: {root}", status.message())
         }
         _ => status.message().to_owned(),
-    }
-}
-
-/// One line per event. What people say is not for logs.
-fn log(participant: &str, update: &Update) {
-    match update {
-        Update::Event(received) if received.past => {}
-        Update::Event(received) => {
-            let message = &received.message;
-            let text = match message.r#type() {
-                EventType::Message => "",
-                EventType::Join | EventType::Leave => &message.msg_stream,
-            };
-            tracing::info!(
-                "[Client {participant}] [Server @ L={}] {}: {text}",
-                message.timestamp,
-                message.sender_name,
-            );
-        }
-        Update::Notice(received) => tracing::info!(
-            "[Client {participant}] [Server @ L={}] {}: {}",
-            received.message.timestamp,
-            received.message.sender_name,
-            received.message.msg_stream,
-        ),
-        _ => {}
     }
 }

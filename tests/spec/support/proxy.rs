@@ -1,0 +1,163 @@
+//! A network that fails on command: a TCP proxy in front of a server.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// A way to a server; it is gone when this is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    running: JoinHandle<()>,
+}
+
+/// What the network does at present.
+#[derive(Clone, Copy)]
+struct Weather {
+    server: SocketAddr,
+    /// Rises with each cut: connections of an earlier one are closed.
+    cuts: usize,
+    reachable: bool,
+    to_server: bool,
+    to_client: bool,
+}
+
+impl Proxy {
+    /// In front of `server`; everything passes.
+    pub async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let (weather, now) = watch::channel(Weather {
+            server,
+            cuts: 0,
+            reachable: true,
+            to_server: true,
+            to_client: true,
+        });
+        let running = tokio::spawn(accept(listener, now));
+        Self {
+            address,
+            weather,
+            running,
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Closes all connections, whatever was on its way in them.
+    pub fn cut(&self) {
+        self.weather.send_modify(|weather| weather.cuts += 1);
+    }
+
+    /// Closes all connections, and new ones as soon as they are made.
+    pub fn cut_for_long(&self) {
+        self.change(|weather| weather.reachable = false);
+        self.cut();
+    }
+
+    /// Everything passes again, over connections that are still there and over new ones.
+    pub fn mend(&self) {
+        self.change(|weather| {
+            (weather.reachable, weather.to_server, weather.to_client) = (true, true, true);
+        });
+    }
+
+    /// Nothing passes, and no connection is closed.
+    pub fn freeze(&self) {
+        self.change(|weather| (weather.to_server, weather.to_client) = (false, false));
+    }
+
+    /// What the client sends arrives; it hears nothing.
+    pub fn hold_answers(&self) {
+        self.change(|weather| weather.to_client = false);
+    }
+
+    /// The client hears; what it sends does not arrive.
+    pub fn hold_requests(&self) {
+        self.change(|weather| weather.to_server = false);
+    }
+
+    /// New connections go to this server.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.change(|weather| weather.server = server);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Weather)) {
+        self.weather.send_modify(change);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, weather: watch::Receiver<Weather>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (client, _) = accepted.expect("the listener accepts");
+                connections.spawn(carry(client, weather.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// One connection, until an end closes it or it is cut.
+async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>) {
+    let Weather {
+        server,
+        cuts,
+        reachable,
+        ..
+    } = *weather.borrow();
+    if !reachable {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let (upstream, downstream) = (weather.clone(), weather.clone());
+    tokio::select! {
+        // The cut first: what is held when it comes is lost, even if everything may pass again by then.
+        biased;
+        _ = weather.wait_for(|weather| weather.cuts > cuts) => {}
+        () = copy(from_client, to_server, upstream, |weather| weather.to_server) => {}
+        () = copy(from_server, to_client, downstream, |weather| weather.to_client) => {}
+    }
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+    passes: impl Fn(&Weather) -> bool,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else {
+            return;
+        };
+        if weather.wait_for(&passes).await.is_err() || to.write_all(&buffer[..read]).await.is_err()
+        {
+            return;
+        }
+    }
+}
