@@ -1,6 +1,9 @@
 //! A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chitchat::wire::v1::EventType;
 use rustix::process::Signal;
@@ -57,12 +60,12 @@ impl Scripts {
 }
 
 /// Begins to play.
-fn start(url: &str, script: &PathBuf) -> Piped {
+fn start(url: &str, script: &Path) -> Piped {
     piped::start(&["play", &script.display().to_string(), "--server", url])
 }
 
 /// Plays to the end.
-async fn play(url: &str, script: &PathBuf, more: &[&str]) -> Finished {
+async fn play(url: &str, script: &Path, more: &[&str]) -> Finished {
     let script = script.display().to_string();
     let arguments = ["play", &script, "--server", url];
     chitchat(arguments.iter().chain(more)).run().await
