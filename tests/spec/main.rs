@@ -6,6 +6,10 @@
     unreachable_pub,
     reason = "in a crate of tests nothing is reachable from outside, and `pub` says what modules share"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests; in their support code, too, a line number is all that is needed"
+)]
 
 mod support;
 
@@ -59,3 +63,9 @@ mod traces;
 
 /// The report's session in one process.
 mod demo;
+
+/// Clients in another language, on another implementation of gRPC, need nothing but the proto.
+mod python;
+
+/// The README says what the program does.
+mod readme;

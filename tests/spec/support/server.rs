@@ -165,11 +165,6 @@ impl TestServer {
         participants.into_iter().map(|one| one.name).collect()
     }
 
-    /// Tells it to stop, without waiting.
-    pub fn begin_stop(&self) {
-        self.stop.cancel();
-    }
-
     /// Stops it and waits until it has.
     pub async fn stop(mut self) {
         self.stop.cancel();

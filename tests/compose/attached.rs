@@ -1,0 +1,78 @@
+//! A person who attaches to the container of the interactive client.
+
+use std::num::NonZeroU16;
+
+use pty_process::{Command, Pty, Size};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Child,
+    time::timeout,
+};
+
+use crate::{PATIENCE, within};
+
+/// Rows enough that nothing scrolls out of sight.
+const ROWS: NonZeroU16 = NonZeroU16::new(200).unwrap();
+const COLUMNS: NonZeroU16 = NonZeroU16::new(100).unwrap();
+
+/// `docker attach chitchat-chat` on a terminal of its own.
+pub struct Attached {
+    pty: Pty,
+    child: Child,
+    screen: vt100::Parser,
+}
+
+impl Attached {
+    pub fn attach() -> Self {
+        let (pty, pts) = pty_process::open().unwrap();
+        pty.resize(Size::new(ROWS.get(), COLUMNS.get())).unwrap();
+        let child = Command::new("docker")
+            .args(["attach", "chitchat-chat"])
+            .env("TERM", "xterm-256color")
+            .kill_on_drop(true)
+            .spawn(pts)
+            .expect("docker should start");
+        Self {
+            pty,
+            child,
+            screen: vt100::Parser::new(ROWS, COLUMNS, 0),
+        }
+    }
+
+    pub async fn types(&mut self, keys: &str) {
+        let typing = self.pty.write_all(keys.as_bytes());
+        within("the terminal to take keys", typing).await.unwrap();
+    }
+
+    /// Reads until `text` stands on the screen.
+    pub async fn sees(&mut self, text: &str) {
+        let reading = async {
+            while !self.screen.screen().contents().contains(text) {
+                if !self.read().await {
+                    return false;
+                }
+            }
+            true
+        };
+        let seen = timeout(PATIENCE, reading).await;
+        let screen = self.screen.screen().contents();
+        assert_eq!(seen, Ok(true), "{text:?} is not on the screen:\n{screen}");
+    }
+
+    /// Reads until docker has ended.
+    pub async fn ends(&mut self) {
+        let reading = async { while self.read().await {} };
+        within("docker attach to end", reading).await;
+        within("docker attach to end", self.child.wait())
+            .await
+            .unwrap();
+    }
+
+    async fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        // A terminal whose other side has gone is an error on Linux.
+        let read = self.pty.read(&mut bytes).await.unwrap_or(0);
+        self.screen.process(&bytes[..read]);
+        read > 0
+    }
+}
