@@ -31,6 +31,18 @@ mod departure;
 /// Who returns in time continues where it was, and nobody is left with a part of the truth.
 mod resume;
 
+/// A server that is told to stop tells everybody, announces no departures, and is gone within ten seconds.
+mod drain;
+
+/// What is sent twice is stored once, on a stream and outside of one.
+mod sending;
+
+/// Reading a room without being in it, live and afterwards.
+mod watching;
+
+/// What operators and tools ask a server: is it well, and what does it speak?
+mod probes;
+
 /// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
 mod bad_input;
 

@@ -63,6 +63,17 @@ impl ServerProcess {
         channel.expect("the server should accept connections")
     }
 
+    /// Sends it `signal`.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        super::signal(&self.child, signal);
+    }
+
+    /// Waits until it has ended by itself: its exit code.
+    pub async fn exit_code(mut self) -> Option<i32> {
+        let ended = within("the server to end", self.child.wait()).await;
+        ended.expect("its end can be awaited").code()
+    }
+
     /// Waits until it logs a line with `words`.
     pub async fn logs(&mut self, words: &str) {
         logged(&mut self.log, words).await;
