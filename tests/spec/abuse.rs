@@ -11,13 +11,11 @@ use tokio::{
 
 use crate::support::{
     http2::{Connection, Frames, PREFACE, WINDOW_MAX, framed, prefixed},
-    raw::{Raw, join, said},
+    raw::{CHAT, Raw, join, said},
     server::{start, start_with},
     server_process::ServerProcess,
     within,
 };
-
-const CHAT: &str = "/chitchat.v1.ChatService/Chat";
 
 /// Longer than any test waits: a server that waits for this fails the test.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
@@ -248,23 +246,38 @@ async fn clients_that_never_stop_sending_do_not_hold_up_the_stop() {
 
 // ---- A client that takes nothing.
 
+/// Every message of its is answered by a notice that waits for it.
 #[tokio::test]
-async fn a_client_that_reads_nothing_is_not_listened_to_for_ever_and_loses_no_notice() {
+async fn a_client_that_does_not_read_its_notices_is_not_listened_to_until_it_does() {
+    const IN_FLIGHT_MAX: i64 = 1_024;
     let server = start_with(|config| config.limits.rate = 0).await;
     let mut ada = server.joined("Ada").await;
-    let mallory = server.joined("Mallory").await;
+    let mut client = server.client().await;
+    // Each tick is an event or a refusal, as nobody's clock is ahead.
+    let mut refusals = async || {
+        let rooms = client.list_rooms(ListRoomsRequest {}).await;
+        let rooms = rooms.expect("rooms should be listed").into_inner();
+        rooms.timestamp - rooms.rooms[0].head as i64
+    };
+    let small_window = 1_000;
+    let mut connection = Connection::with_window(server.address(), small_window).await;
+    let mut mallory = connection.open(CHAT).await;
     let count = 5_000;
 
-    for _ in 0..count {
-        mallory.send(said("", 0));
+    mallory.send(framed(&join("Mallory")));
+    mallory.send(framed(&said("", 0)).repeat(count));
+    let used_up = async { while refusals().await < IN_FLIGHT_MAX {} };
+    within("her notices to pile up", used_up).await;
+    for number in 0..20 {
+        is_served(&mut ada, &format!("unharmed {number}")).await;
     }
-    is_served(&mut ada, "unharmed").await;
+    let taken = refusals().await;
+    let in_her_window = i64::from(small_window) / 50;
+    assert!(taken <= IN_FLIGHT_MAX + in_her_window, "{taken} were taken");
 
-    let mut mallory = mallory;
-    let mut last = 0;
-    let mut notices = 0;
+    let (mut last, mut notices) = (0, 0);
     while notices < count {
-        let heard = mallory.next().await;
+        let heard = mallory.next().await.expect("all should be answered");
         if let Some(notice) = &heard.notice {
             assert_eq!(notice.code(), NoticeCode::Empty);
             assert!(heard.timestamp > last, "{heard:?}");

@@ -13,11 +13,9 @@ use tonic_types::StatusExt;
 
 use crate::support::{
     http2::{Connection, Stream, framed, prefixed},
-    raw::{Raw, join, said},
+    raw::{CHAT, Raw, join, said},
     server::{TestServer, start_with},
 };
-
-const CHAT: &str = "/chitchat.v1.ChatService/Chat";
 
 /// `limits.message_bytes`
 const MESSAGE_BYTES: usize = 8 * 1024;

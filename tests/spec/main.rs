@@ -16,6 +16,9 @@ mod support;
 /// The report's own session, with the report's logical times.
 mod report;
 
+/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
+mod rules;
+
 /// Everybody in a room reads its events in one order, with one logical time each.
 mod ordering;
 
@@ -27,6 +30,12 @@ mod departure;
 
 /// Who returns in time continues where it was, and nobody is left with a part of the truth.
 mod resume;
+
+/// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
+mod bad_input;
+
+/// Who abuses connections, streams, memory or file descriptors meets a limit, and the others notice nothing.
+mod abuse;
 
 /// Settings come from four layers, and a wrong one is told completely and starts nothing.
 mod configuration;
@@ -49,20 +58,11 @@ mod session;
 /// A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
 mod scripted;
 
-/// The rules themselves: time, order, presence, identity, over arbitrary runs of commands.
-mod rules;
-
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
 /// The report's session in one process.
 mod demo;
-
-/// Whatever comes over the wire gets a clear answer, and harms nobody but its sender.
-mod bad_input;
-
-/// Who abuses connections, streams, memory or file descriptors meets a limit, and the others notice nothing.
-mod abuse;
 
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;

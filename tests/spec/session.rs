@@ -82,6 +82,24 @@ async fn a_clock_ticks_with_each_send_and_is_later_than_everything_received() {
     assert_eq!(alex.clock(), 6);
 }
 
+/// It once was a race: a session that spoke at once did so with or without the time of its own JOIN.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_before_the_own_join_is_read() {
+    let server = server::start().await;
+    for _ in 0..200 {
+        let mut alex = try_join(options(&server.url(), "Alex")).await.unwrap();
+        alex.says("at once").await;
+        let own = alex.event().await;
+        let said = alex.event().await;
+        assert!(
+            said.message.sent_timestamp > own.message.timestamp,
+            "{said:?} after {own:?}"
+        );
+        alex.leave();
+        alex.ending().await;
+    }
+}
+
 #[tokio::test]
 async fn a_clock_that_does_not_merge_counts_what_was_sent_as_in_the_report() {
     let server = server::start().await;

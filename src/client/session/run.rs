@@ -101,7 +101,8 @@ impl Task {
         let updates = self.updates.clone();
         let mut first = Some(first);
         loop {
-            let sends = self.has_to_send() && !connection.outbox.is_closed();
+            // The first message may be the own JOIN, whose time is to be in the clock before anything is sent.
+            let sends = first.is_none() && self.has_to_send() && !connection.outbox.is_closed();
             tokio::select! {
                 ending = self.heed() => if let Some(ending) = ending {
                     return Stop::Over(ending);
