@@ -279,8 +279,7 @@ async fn user_at_the_terminal() {
         .await;
     user.ends().await;
 
-    let mut next = Attached::attach();
-    next.sees("Enter your name: ").await;
+    let mut next = Attached::attach_and_see("Enter your name: ").await;
     next.types("\u{10}\u{11}").await;
     next.ends().await;
 }
@@ -288,6 +287,7 @@ async fn user_at_the_terminal() {
 async fn second_time_is_quick(system: &System) {
     let before = history().await.len();
     let took = system.up_again().await;
+    println!("deploy/up took {took:.1?}");
     assert!(took < Duration::from_secs(60), "{took:?}");
     let after = history().await;
     let joined = |name| {

@@ -39,6 +39,20 @@ impl Attached {
         }
     }
 
+    /// Attaches to a container that is about to start again, and reads until `text` stands on the screen. Docker refuses
+    /// whoever comes too early.
+    pub async fn attach_and_see(text: &str) -> Self {
+        let trying = async {
+            loop {
+                let mut attached = Self::attach();
+                if attached.reads(text).await {
+                    return attached;
+                }
+            }
+        };
+        within(text, trying).await
+    }
+
     pub async fn types(&mut self, keys: &str) {
         let typing = self.pty.write_all(keys.as_bytes());
         within("the terminal to take keys", typing).await.unwrap();
@@ -46,17 +60,19 @@ impl Attached {
 
     /// Reads until `text` stands on the screen.
     pub async fn sees(&mut self, text: &str) {
-        let reading = async {
-            while !self.screen.screen().contents().contains(text) {
-                if !self.read().await {
-                    return false;
-                }
-            }
-            true
-        };
-        let seen = timeout(PATIENCE, reading).await;
+        let seen = timeout(PATIENCE, self.reads(text)).await;
         let screen = self.screen.screen().contents();
         assert_eq!(seen, Ok(true), "{text:?} is not on the screen:\n{screen}");
+    }
+
+    /// The same; false if docker ends first.
+    async fn reads(&mut self, text: &str) -> bool {
+        while !self.screen.screen().contents().contains(text) {
+            if !self.read().await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads until docker has ended.
