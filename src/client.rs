@@ -10,7 +10,6 @@ pub mod script;
 pub mod session;
 pub(crate) mod stdio;
 pub mod terminal;
-pub(crate) mod text;
 
 pub use connection::{AddressError, service};
 

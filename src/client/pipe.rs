@@ -16,10 +16,10 @@ use super::{
     render,
     session::{Closed, Ending, Options, Session, Update},
     stdio::{Line, Lines, Output, tell},
-    text,
 };
 use crate::{
     config::Limits,
+    room::text,
     wire::v1::{NoticeCode, ServerMessage},
 };
 
@@ -262,7 +262,9 @@ impl Talk<'_> {
     fn say(&mut self, line: Line) {
         self.number += 1;
         let text = match line {
-            Line::Text(line) => text::outgoing(&line, self.limits),
+            Line::Text(line) => {
+                text::outgoing(&line, self.limits).map_err(|refusal| refusal.to_string())
+            }
             Line::NotText => Err("Not UTF-8.".into()),
             Line::Endless => Err(format!(
                 "Message too long. Limit is {}.",

@@ -27,10 +27,10 @@ use super::{
     reading::Reader,
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
-    text,
 };
 use crate::{
     config::{self, Client, Limits},
+    room::text,
     telemetry::{Environment, Telemetry},
 };
 use command::Command;
@@ -470,7 +470,7 @@ impl Stay<'_> {
             Command::Nothing => {}
             Command::Say(text) => match text::outgoing(&text, &self.visit.visitor.limits) {
                 Ok(text) => self.text = Some(text),
-                Err(refusal) => self.aside(&refusal).await,
+                Err(refusal) => self.aside(&refusal.to_string()).await,
             },
             Command::Help => self.aside(command::HELP).await,
             Command::Who | Command::History(_) if self.answers.len() == QUESTIONS_MAX => {
