@@ -1,25 +1,24 @@
 //! `chitchat history`: a room's history, and what is added to it.
 
-use std::{io, time::Duration};
+use std::io;
 
 use anyhow::{Context as _, anyhow};
-use rand::RngExt as _;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{Context, exit::Exit, flags};
 use crate::{
     client::{
-        reading::{Reader, passing},
+        backoff::Backoff,
+        reading::Reader,
         render,
-        stdio::{Output, tell},
+        status::asks_to_resume,
+        stdio::{Output, PATIENCE, tell},
     },
     shutdown,
     wire::v1::ServerMessage,
 };
-
-/// The longest pause before a reading that broke is taken up again.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Print a room's history
 #[derive(Debug, clap::Args)]
@@ -96,13 +95,16 @@ impl Reading {
         if !args.follow {
             return Ok(());
         }
+        let mut backoff = Backoff::default();
         loop {
+            let began = Instant::now();
             match self.follow().await {
-                Err(Stop::Status(status)) if passing(&status) => {}
+                Err(Stop::Status(status)) if asks_to_resume(&status) => {}
                 Err(stop) => return Err(self.told(stop)),
                 Ok(()) => {}
             }
-            tokio::time::sleep(RETRY.mul_f64(rand::rng().random_range(0.1..1.0))).await;
+            backoff.held(began.elapsed());
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -190,7 +192,7 @@ impl Reading {
                 _ => {}
             },
             // Whoever stops this does not wait for a reader that does not read.
-            () = async { stop.cancelled().await; tokio::time::sleep(RETRY).await } => {}
+            () = async { stop.cancelled().await; sleep(PATIENCE).await } => {}
         }
         Ok(Exit::Good)
     }

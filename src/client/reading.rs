@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Request, Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -131,21 +131,6 @@ impl Reader {
         let answer = self.client.get_history(within_limit(request)).await?;
         Ok(answer.into_inner())
     }
-}
-
-/// Whether a broken reading is worth another try: see the table of statuses in the proto.
-#[must_use]
-pub fn passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Ok
-            | Code::Unavailable
-            | Code::Unknown
-            | Code::Internal
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-    )
 }
 
 /// Asks the server at `server` whether it serves, as `grpc.health.v1` has it for the server as a whole.
