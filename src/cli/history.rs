@@ -11,7 +11,7 @@ use super::{Context, exit::Exit, flags};
 use crate::{
     client::{
         backoff::Backoff,
-        reading::Reader,
+        reading::{PAGE, Reader},
         render,
         status::asks_to_resume,
         stdio::{Output, PATIENCE, tell},
@@ -28,7 +28,7 @@ pub struct Args {
     follow: bool,
 
     /// Only the last so many events (at most 1000)
-    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
     last: Option<u32>,
 
     /// One JSON object a line: `kind`, `room`, `sequence`, `logical_time`, `sender_name`, `text` ...

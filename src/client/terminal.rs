@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 use super::{
     backoff::Backoff,
-    reading::Reader,
+    reading::{PAGE, Reader},
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
     status::is_id_held,
@@ -487,7 +487,7 @@ impl Stay<'_> {
     fn ask_history(&mut self, count: Option<u32>) {
         let count = count
             .unwrap_or(self.visit.visitor.client.backlog)
-            .clamp(1, 1_000);
+            .clamp(1, PAGE);
         let (mut reader, style) = (self.reader.clone(), self.visit.style);
         self.answers.spawn(async move {
             match reader.last(count).await {
