@@ -1,6 +1,7 @@
 //! The client side: one [`Session`](session::Session) under the interactive client, the scripted client, the demo and
 //! the tests.
 
+pub(crate) mod backoff;
 mod connection;
 pub mod pipe;
 pub mod play;
@@ -8,9 +9,9 @@ pub mod reading;
 pub mod render;
 pub mod script;
 pub mod session;
+pub(crate) mod status;
 pub(crate) mod stdio;
 pub mod terminal;
-pub(crate) mod text;
 
 pub use connection::{AddressError, service};
 

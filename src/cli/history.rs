@@ -1,25 +1,24 @@
 //! `chitchat history`: a room's history, and what is added to it.
 
-use std::{io, time::Duration};
+use std::io;
 
 use anyhow::{Context as _, anyhow};
-use rand::RngExt as _;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{Context, exit::Exit, flags};
 use crate::{
     client::{
-        reading::{Reader, passing},
+        backoff::Backoff,
+        reading::{PAGE, Reader},
         render,
-        stdio::{Output, tell},
+        status::asks_to_resume,
+        stdio::{Output, PATIENCE, tell},
     },
     shutdown,
     wire::v1::ServerMessage,
 };
-
-/// The longest pause before a reading that broke is taken up again.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Print a room's history
 #[derive(Debug, clap::Args)]
@@ -29,7 +28,7 @@ pub struct Args {
     follow: bool,
 
     /// Only the last so many events (at most 1000)
-    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
     last: Option<u32>,
 
     /// One JSON object a line: `kind`, `room`, `sequence`, `logical_time`, `sender_name`, `text` ...
@@ -96,13 +95,16 @@ impl Reading {
         if !args.follow {
             return Ok(());
         }
+        let mut backoff = Backoff::default();
         loop {
+            let began = Instant::now();
             match self.follow().await {
-                Err(Stop::Status(status)) if passing(&status) => {}
+                Err(Stop::Status(status)) if asks_to_resume(&status) => {}
                 Err(stop) => return Err(self.told(stop)),
                 Ok(()) => {}
             }
-            tokio::time::sleep(RETRY.mul_f64(rand::rng().random_range(0.1..1.0))).await;
+            backoff.held(began.elapsed());
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -190,7 +192,7 @@ impl Reading {
                 _ => {}
             },
             // Whoever stops this does not wait for a reader that does not read.
-            () = async { stop.cancelled().await; tokio::time::sleep(RETRY).await } => {}
+            () = async { stop.cancelled().await; sleep(PATIENCE).await } => {}
         }
         Ok(Exit::Good)
     }

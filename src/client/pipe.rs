@@ -15,18 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     render,
     session::{Closed, Ending, Options, Session, Update},
-    stdio::{Line, Lines, Output, tell},
-    text,
+    stdio::{Line, Lines, Output, PATIENCE, tell},
 };
 use crate::{
     config::Limits,
+    room::text,
     wire::v1::{NoticeCode, ServerMessage},
 };
-
-/// How long what was read may take to be written once this is to end before its time.
-///
-/// When it is over the rest is not written. Source: whoever sends SIGTERM soon sends SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Lines that may be said and not yet be answered by the service.
 ///
@@ -262,7 +257,9 @@ impl Talk<'_> {
     fn say(&mut self, line: Line) {
         self.number += 1;
         let text = match line {
-            Line::Text(line) => text::outgoing(&line, self.limits),
+            Line::Text(line) => {
+                text::outgoing(&line, self.limits).map_err(|refusal| refusal.to_string())
+            }
             Line::NotText => Err("Not UTF-8.".into()),
             Line::Endless => Err(format!(
                 "Message too long. Limit is {}.",

@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
+    backoff::Backoff,
     connection::AddressError,
-    reading::{END, Reader, passing},
+    reading::{END, Reader},
     render,
     script::{Await, Rule, Script, Step},
     session::{Ending, JoinError, Options, Received, Session, Update},
+    status::asks_to_resume,
 };
 use crate::{
     config,
@@ -27,9 +29,6 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the answer to something said may take. Sixty times what a break of the connection takes to mend.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
-
-/// The pause before a server that does not answer is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// Messages that wait for an `await` to look at them, and answers of rules that wait to be sent.
 ///
@@ -169,13 +168,14 @@ impl<'a> Player<'a> {
             ..Options::new(&self.stage.client, &self.script.name)
         };
         let deadline = Instant::now() + JOIN_PATIENCE;
+        let mut backoff = Backoff::default();
         let session = loop {
             match Session::join(options.clone()).await {
                 Ok(session) => break session,
                 Err(JoinError::Held(_) | JoinError::Unreachable { .. })
                     if Instant::now() < deadline =>
                 {
-                    sleep(RETRY).await;
+                    sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -242,7 +242,7 @@ enum Interrupted {
 
 impl From<Status> for Interrupted {
     fn from(status: Status) -> Self {
-        if passing(&status) {
+        if asks_to_resume(&status) {
             Self::Passing
         } else {
             Self::Final(status)
@@ -264,10 +264,11 @@ impl Prelude {
     async fn wait_for(&mut self, wanted: &Await) -> Result<(), PlayError> {
         let mut seen = Seen::default();
         let look = async {
+            let mut backoff = Backoff::default();
             loop {
                 match self.look_for(wanted, &mut seen).await {
                     Ok(()) => return Ok(()),
-                    Err(Interrupted::Passing) => sleep(RETRY).await,
+                    Err(Interrupted::Passing) => sleep(backoff.pause()).await,
                     Err(Interrupted::Final(status)) => return Err(PlayError::Read(status)),
                 }
             }

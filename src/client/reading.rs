@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Request, Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use super::connection::{AddressError, endpoint, service};
-use crate::wire::v1::{
-    GetHistoryRequest, GetHistoryResponse, ListParticipantsRequest, Participant, Resume,
-    ServerMessage, WatchRequest, chat_service_client::ChatServiceClient,
+use crate::{
+    room::PAGE_EVENTS_MAX,
+    wire::v1::{
+        GetHistoryRequest, GetHistoryResponse, ListParticipantsRequest, Participant, Resume,
+        ServerMessage, WatchRequest, chat_service_client::ChatServiceClient,
+    },
 };
 
 /// How long one answer may take.
@@ -22,8 +25,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent while it is read from before the server is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Events in one answer: the most a server gives.
-const PAGE: u32 = 1_000;
+/// Events in one answer: the most that a server gives.
+pub const PAGE: u32 = PAGE_EVENTS_MAX as u32;
 
 /// A sequence after every event's.
 pub const END: u64 = i64::MAX.unsigned_abs();
@@ -59,7 +62,7 @@ impl Reader {
         Ok(answer.into_inner().participants)
     }
 
-    /// The room's last `count` events, in order; at most 1,000.
+    /// The room's last `count` events, in order; at most [`PAGE`].
     ///
     /// # Errors
     /// As the service answers, or `DEADLINE_EXCEEDED`.
@@ -131,21 +134,6 @@ impl Reader {
         let answer = self.client.get_history(within_limit(request)).await?;
         Ok(answer.into_inner())
     }
-}
-
-/// Whether a broken reading is worth another try: see the table of statuses in the proto.
-#[must_use]
-pub fn passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Ok
-            | Code::Unavailable
-            | Code::Unknown
-            | Code::Internal
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-    )
 }
 
 /// Asks the server at `server` whether it serves, as `grpc.health.v1` has it for the server as a whole.

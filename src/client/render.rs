@@ -30,34 +30,19 @@ use serde::Serialize;
 
 use crate::{
     client::session::Received,
+    room::text::is_deceptive,
     wire::v1::{EventType, Notice, NoticeCode, Participant, ServerMessage},
 };
 
 /// `text` with every character that could do something to a terminal, or to the order in which a line is read, shown
-/// as U+FFFD.
-///
-/// These are the control characters (C0, DEL, C1: escape sequences begin with one), the bidirectional controls, the
-/// line and paragraph separators and the interlinear annotations.
+/// as U+FFFD: those that no text may have ([`is_deceptive`]), for a server need not be one of ours.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(deceives) {
-        Cow::Owned(text.replace(deceives, "\u{fffd}"))
+    if text.contains(is_deceptive) {
+        Cow::Owned(text.replace(is_deceptive, "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
     }
-}
-
-fn deceives(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{061c}'
-                | '\u{200e}'
-                | '\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}'
-                | '\u{fff9}'..='\u{fffb}'
-        )
 }
 
 /// An event or a notice as a line for people: `[Server @ L=5] Alex: Hello`. Clean.

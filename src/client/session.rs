@@ -6,7 +6,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
-use super::connection::{self, AddressError, Connection};
+use super::{
+    backoff::Backoff,
+    connection::{self, AddressError, Connection},
+    status,
+};
 use crate::{
     config,
     telemetry::{Tracer, log::ClientLog},
@@ -266,7 +270,7 @@ impl Session {
             updates: to_listener,
             standing,
             leaving: run::Leaving::default(),
-            backoff: run::Backoff::default(),
+            backoff: Backoff::default(),
             log,
         };
         Ok(Self {
@@ -391,7 +395,7 @@ impl Speaker {
 fn refusal(status: Status, server: &str) -> JoinError {
     if status.code() == Code::AlreadyExists {
         JoinError::Held(status)
-    } else if run::comes_back(&status) {
+    } else if status::asks_to_resume(&status) {
         JoinError::Unreachable {
             server: server.to_owned(),
             source: status,

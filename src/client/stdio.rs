@@ -8,6 +8,7 @@ use std::{
     io::{self, PipeReader, PipeWriter, Write as _},
     os::fd::{AsFd, BorrowedFd},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,6 +23,12 @@ const LINES_CAPACITY: usize = 64;
 ///
 /// Unit: bytes. What is beyond is dropped and the line marked; far above any text that may be sent.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long what was heard may take to be shown once this is to end.
+///
+/// When it is over the rest is not shown, and a terminal is given back as it is. Source: a reader that takes longer has
+/// stopped or is gone, and whoever sends SIGTERM soon sends SIGKILL.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pieces of output that may wait to be written.
 ///

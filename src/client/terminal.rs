@@ -14,41 +14,30 @@ mod editor;
 mod raw;
 mod screen;
 
-use std::{collections::VecDeque, io, path::Path, time::Duration};
+use std::{collections::VecDeque, io, path::Path};
 
 use anyhow::{Context as _, anyhow};
-use rand::RngExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 use super::{
-    reading::Reader,
+    backoff::Backoff,
+    reading::{PAGE, Reader},
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
-    text,
+    status::is_id_held,
+    stdio::PATIENCE,
 };
 use crate::{
     config::{self, Client, Limits},
+    room::text,
     telemetry::{Environment, Telemetry},
 };
 use command::Command;
 use editor::Input;
 use raw::Raw;
 use screen::Screen;
-
-/// How long the terminal may take to print what waits once the visit is to end.
-///
-/// When it is over the terminal is given back as it is. Source: one that takes longer is stopped, or gone.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The first pause before a server that cannot be reached is tried again; doubled each time up to [`RETRY_MAX`], and
-/// each time a random part of it is left out, so that a room full of people does not come back at one moment.
-const RETRY_MIN: Duration = Duration::from_millis(250);
-
-/// The longest such pause; somebody is watching.
-const RETRY_MAX: Duration = Duration::from_secs(4);
 
 /// Events whose sums `/clock` shows when it is switched on.
 const RECENT: usize = 20;
@@ -222,7 +211,7 @@ impl Visit {
             tracer: self.telemetry.tracer(),
             ..Options::new(&self.visitor.client, name)
         };
-        let (mut pause, mut told) = (RETRY_MIN, false);
+        let (mut backoff, mut told) = (Backoff::default(), false);
         loop {
             let attempt = Session::join(options.clone());
             let result = tokio::select! {
@@ -231,7 +220,7 @@ impl Visit {
             };
             match result {
                 Ok(session) => return Ok(Ok(session)),
-                Err(JoinError::Held(status)) if !about_id(&status) => return Ok(Err(status)),
+                Err(JoinError::Held(status)) if !is_id_held(&status) => return Ok(Err(status)),
                 Err(JoinError::Refused(status)) if status.code() == Code::InvalidArgument => {
                     return Ok(Err(status));
                 }
@@ -250,10 +239,9 @@ impl Visit {
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
-                () = tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 gave_up = self.give_up(told) => return Err(gave_up),
             }
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
@@ -317,13 +305,6 @@ async fn unless_late(
         result = shown => result,
         () = late => Err(io::ErrorKind::TimedOut.into()),
     }
-}
-
-/// Whether what is held is the id, so that another name does not help.
-fn about_id(status: &Status) -> bool {
-    status
-        .get_details_error_info()
-        .is_some_and(|info| info.reason == "ID_HELD")
 }
 
 /// The part of a visit that is in a room.
@@ -470,7 +451,7 @@ impl Stay<'_> {
             Command::Nothing => {}
             Command::Say(text) => match text::outgoing(&text, &self.visit.visitor.limits) {
                 Ok(text) => self.text = Some(text),
-                Err(refusal) => self.aside(&refusal).await,
+                Err(refusal) => self.aside(&refusal.to_string()).await,
             },
             Command::Help => self.aside(command::HELP).await,
             Command::Who | Command::History(_) if self.answers.len() == QUESTIONS_MAX => {
@@ -506,7 +487,7 @@ impl Stay<'_> {
     fn ask_history(&mut self, count: Option<u32>) {
         let count = count
             .unwrap_or(self.visit.visitor.client.backlog)
-            .clamp(1, 1_000);
+            .clamp(1, PAGE);
         let (mut reader, style) = (self.reader.clone(), self.visit.style);
         self.answers.spawn(async move {
             match reader.last(count).await {

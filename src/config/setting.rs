@@ -5,7 +5,10 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 use figment::value::Value;
 
 use super::{Config, Fault, Given, duration, source::Written};
-use crate::{room::text, telemetry::log::check_level};
+use crate::{
+    room::{PAGE_EVENTS_MAX, text},
+    telemetry::log::check_level,
+};
 
 /// What one gRPC message carries beside a text and a name: room, `message_id`, session, traceparent, and the field tags.
 ///
@@ -161,7 +164,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("client.room", Rule::Room, "the room"),
     setting(
         "client.backlog",
-        whole(0, 1_000, "events"),
+        whole(0, PAGE_EVENTS_MAX as i64, "events"),
         "events of the room's past that a newcomer sees first",
     ),
     setting(

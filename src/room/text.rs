@@ -57,23 +57,39 @@ pub fn message(raw: &str, limits: &Limits) -> Result<String, Refusal> {
     if text.chars().all(is_invisible) {
         return Err(Refusal::Empty);
     }
-    let chars = text.chars().count();
+    check_length(&text, limits)?;
+    match text.chars().find(|&c| is_deceptive(c)) {
+        Some(c) => Err(Refusal::Forbidden(c)),
+        None => Ok(text),
+    }
+}
+
+/// A text as a client sends it: as it would be stored, if its length allows; all else is for the service to judge.
+///
+/// # Errors
+///
+/// [`Refusal::TooManyChars`] or [`Refusal::TooManyBytes`].
+pub fn outgoing(raw: &str, limits: &Limits) -> Result<String, Refusal> {
+    let text = tidy(raw);
+    check_length(&text, limits)?;
+    Ok(text)
+}
+
+fn check_length(text: &str, limits: &Limits) -> Result<(), Refusal> {
+    let (chars, bytes) = (text.chars().count(), text.len());
     if chars > limits.text_chars {
         return Err(Refusal::TooManyChars {
             chars,
             limit: limits.text_chars,
         });
     }
-    if text.len() > limits.text_bytes {
+    if bytes > limits.text_bytes {
         return Err(Refusal::TooManyBytes {
-            bytes: text.len(),
+            bytes,
             limit: limits.text_bytes,
         });
     }
-    match text.chars().find(|&c| is_deceptive(c)) {
-        Some(c) => Err(Refusal::Forbidden(c)),
-        None => Ok(text),
-    }
+    Ok(())
 }
 
 /// A name as it is shown: trimmed (the original's clients send it with a newline) and in NFC.
@@ -143,7 +159,7 @@ fn tidy(raw: &str) -> String {
 }
 
 /// Characters that move the cursor, turn the direction of writing, or cannot be exchanged: what a terminal would obey
-/// rather than show.
+/// rather than show. No text has one, and whoever shows the words of a peer replaces them.
 #[must_use]
 pub fn is_deceptive(c: char) -> bool {
     let code = u32::from(c);
@@ -202,6 +218,17 @@ mod tests {
         assert_eq!(
             message("🦀🦀a", &limits),
             Err(Refusal::TooManyBytes { bytes: 9, limit: 8 })
+        );
+    }
+
+    #[test]
+    fn a_client_is_told_of_a_length_as_the_service_would_tell_it() {
+        assert_eq!(outgoing(" e\u{301} ", &limits()), Ok("é".into()));
+        assert_eq!(outgoing(" ", &limits()), Ok(String::new()));
+        let refusal = outgoing(&"a".repeat(354), &limits()).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "Message too long (354 chars). Limit is 128."
         );
     }
 

@@ -27,7 +27,7 @@ use tracing_subscriber::{
 };
 
 use super::EventName;
-use crate::config;
+use crate::{config, room::text::is_deceptive};
 
 /// Lines that may wait for whoever reads the log.
 ///
@@ -295,7 +295,7 @@ impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = cut(self.0);
         for character in kept.chars() {
-            if deceives(character) {
+            if is_deceptive(character) {
                 write!(f, "{}", character.escape_default())?;
             } else {
                 write!(f, "{character}")?;
@@ -306,14 +306,6 @@ impl Display for Quoted<'_> {
         }
         Ok(())
     }
-}
-
-fn deceives(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
 }
 
 fn cut(words: &str) -> &str {
@@ -517,12 +509,12 @@ mod tests {
                 ClientLog::default().closed("a\nb", "c\nd");
             });
             assert_eq!(text.lines().count(), 3, "{text}");
-            let deceiving = |c: &char| *c != '\n' && deceives(*c);
+            let deceiving = |c: &char| *c != '\n' && is_deceptive(*c);
             let words_deceive = match format {
                 config::LogFormat::Text => text.chars().any(|c| deceiving(&c)),
                 config::LogFormat::Json => text.lines().any(|line| {
                     let line: serde_json::Value = serde_json::from_str(line).unwrap();
-                    line["message"].as_str().unwrap().chars().any(deceives)
+                    line["message"].as_str().unwrap().chars().any(is_deceptive)
                 }),
             };
             assert!(!words_deceive, "{text:?}");

@@ -1,32 +1,23 @@
 //! The task behind a session: it owns the connection, and makes another one when it breaks.
 
-use std::{error::Error, future::Future, pin::pin, time::Duration};
+use std::{future::Future, pin::pin};
 
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tonic::{Code, Status, Streaming, transport::Endpoint};
-use tonic_types::StatusExt;
+use tonic::{Status, Streaming, transport::Endpoint};
 
 use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
 use crate::{
-    client::connection::Connection,
+    client::{
+        backoff::Backoff,
+        connection::Connection,
+        status::{asks_to_resume, because, is_id_held},
+    },
     telemetry::log::ClientLog,
     wire::v1::{JoinMsgLeave, ServerMessage, Welcome},
 };
-
-/// The longest pause before the first attempt to come back; doubled with each further one.
-///
-/// Source: a connection that broke by itself is back at once, and a thousand clients of a server that was started anew
-/// do not come in the same instant.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-
-/// The longest pause between two attempts; also how long a connection must have held for the pauses to start small.
-///
-/// Source: what a person who waits for the server's return will bear; a thousand waiting clients then try about 450
-/// times a second.
-const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// A session at work.
 pub(super) struct Task {
@@ -86,9 +77,7 @@ impl Task {
                 Stop::Broken(reason) => reason,
                 Stop::Over(ending) => return ending,
             };
-            if opened.elapsed() > BACKOFF_MAX {
-                self.backoff = Backoff::default();
-            }
+            self.backoff.held(opened.elapsed());
             (connection, first) = match self.come_back(reason).await {
                 Ok(returned) => returned,
                 Err(ending) => return ending,
@@ -141,7 +130,7 @@ impl Task {
                     join = self.rules.join();
                     continue;
                 }
-                Err(status) if comes_back(&status) => continue,
+                Err(status) if asks_to_resume(&status) => continue,
                 Err(status) => return Err(Ending::Refused(status)),
             };
             let welcome = welcome(&first).map_err(Ending::Refused)?;
@@ -177,7 +166,7 @@ impl Task {
             Ok(None) => Err(Stop::Over(self.abandoned())),
             // Whether LEAVE arrived is not known; coming back to ask would be a JOIN if it did.
             Err(_) if self.leaving.sent => Err(Stop::Over(self.abandoned())),
-            Err(status) if comes_back(&status) => Err(Stop::Broken(because(&status))),
+            Err(status) if asks_to_resume(&status) => Err(Stop::Broken(because(&status))),
             Err(status) => Err(Stop::Over(Ending::Refused(status))),
         }
     }
@@ -286,69 +275,10 @@ async fn read<'a>(
     (permit, message)
 }
 
-/// Pauses between attempts: at random up to a bound that doubles, so that many clients do not come in step.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
-    bound: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            bound: BACKOFF_FIRST,
-        }
-    }
-}
-
-impl Backoff {
-    fn pause(&mut self) -> Duration {
-        let bound = self.bound;
-        self.bound = (bound * 2).min(BACKOFF_MAX);
-        bound.mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
-
 /// The welcome in the service's first message.
 pub(super) fn welcome(first: &ServerMessage) -> Result<Welcome, Status> {
     first
         .welcome
         .clone()
         .ok_or_else(|| Status::failed_precondition("the service's first message is no welcome"))
-}
-
-/// Whether the end of a stream asks to come back: the table at the top of the proto file.
-pub(super) fn comes_back(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
-        // Without a reason it is the transport's word (ENHANCE_YOUR_CALM), not the service's.
-        Code::ResourceExhausted => {
-            has_reason(status, "STALLED") || status.get_details_error_info().is_none()
-        }
-        _ => false,
-    }
-}
-
-fn is_id_held(status: &Status) -> bool {
-    status.code() == Code::AlreadyExists && has_reason(status, "ID_HELD")
-}
-
-fn has_reason(status: &Status, reason: &str) -> bool {
-    status
-        .get_details_error_info()
-        .is_some_and(|info| info.reason == reason)
-}
-
-/// Why a connection broke, for a person: what the status says, and what it comes from.
-pub(super) fn because(status: &Status) -> String {
-    let mut root: Option<&dyn Error> = status.source();
-    while let Some(deeper) = root.and_then(Error::source) {
-        root = Some(deeper);
-    }
-    match root.map(ToString::to_string) {
-        Some(root) if status.message().is_empty() => root,
-        Some(root) if !status.message().contains(&root) => {
-            format!("{}: {root}", status.message())
-        }
-        _ => status.message().to_owned(),
-    }
 }

@@ -1,5 +1,7 @@
 //! What a person at the terminal can type.
 
+use crate::client::reading::PAGE;
+
 /// What `/help` prints.
 pub(super) const HELP: &str = "\
 /who            who is here
@@ -8,9 +10,6 @@ pub(super) const HELP: &str = "\
 /leave, exit    leave the chat (Ctrl-C and Ctrl-D too)
 //text          say a text that begins with a slash
 /help           this list";
-
-/// The most events that `/history` shows: as many as a server gives in one answer.
-const HISTORY_MAX: u32 = 1_000;
 
 /// A line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +56,8 @@ impl Command {
             ("/leave", None, None) => Self::Leave,
             ("/history", None, None) => Self::History(None),
             ("/history", Some(count), None) => match count.parse() {
-                Ok(count @ 1..=HISTORY_MAX) => Self::History(Some(count)),
-                _ => Self::Mistake(format!("/history takes a number from 1 to {HISTORY_MAX}.")),
+                Ok(count @ 1..=PAGE) => Self::History(Some(count)),
+                _ => Self::Mistake(format!("/history takes a number from 1 to {PAGE}.")),
             },
             (known @ ("/help" | "/who" | "/clock" | "/leave" | "/history"), ..) => Self::Mistake(
                 format!("{known} does not take that. /help lists the commands; //... says it."),

@@ -10,6 +10,7 @@ use rustyline_async::{Readline, ReadlineError, ReadlineEvent, SharedWriter};
 use tokio::sync::{mpsc, oneshot};
 
 use super::raw::{self, Raw};
+use crate::client::stdio::PATIENCE;
 
 /// Things to show that may wait for the terminal.
 ///
@@ -99,7 +100,7 @@ impl Editor {
     /// Prints what waits, takes the input line away and gives the terminal back.
     pub(super) async fn close(mut self) {
         self.shows = None;
-        let _ = tokio::time::timeout(super::PATIENCE, self.failure()).await;
+        let _ = tokio::time::timeout(PATIENCE, self.failure()).await;
     }
 
     async fn show(&mut self, show: Show) -> io::Result<()> {

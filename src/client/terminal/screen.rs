@@ -6,7 +6,7 @@ use super::{
     editor::{Editor, Input},
     raw::Raw,
 };
-use crate::client::stdio::{Line, Lines, Output};
+use crate::client::stdio::{Line, Lines, Output, PATIENCE};
 
 /// What is shown to the person, and what the person types.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Screen {
         match self {
             Self::Editor(editor) => editor.close().await,
             Self::Plain { mut output, .. } => {
-                let _ = tokio::time::timeout(super::PATIENCE, output.finish()).await;
+                let _ = tokio::time::timeout(PATIENCE, output.finish()).await;
             }
         }
     }
