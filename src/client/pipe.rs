@@ -234,18 +234,11 @@ impl Talk<'_> {
                 Some(render::reconnected_json(recovered))
             }
             (Update::Disconnected { reason }, Form::Lines) => {
-                tell(&format!(
-                    "connection lost ({}), coming back",
-                    render::clean(&reason)
-                ));
+                tell(&render::disconnected(&reason));
                 None
             }
-            (Update::Reconnected { recovered: true }, Form::Lines) => {
-                tell("back, nothing was missed");
-                None
-            }
-            (Update::Reconnected { recovered: false }, Form::Lines) => {
-                tell("back, but something was missed: what follows starts anew");
+            (Update::Reconnected { recovered }, Form::Lines) => {
+                tell(render::reconnected(recovered));
                 None
             }
             // Handled where the talk ends.

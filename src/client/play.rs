@@ -89,7 +89,7 @@ pub enum PlayError {
     #[error("cannot join")]
     Join(#[from] JoinError),
     /// The history could not be read.
-    #[error("cannot read the room's history: {}", .0.message())]
+    #[error("cannot read the room's history: {}", render::clean(.0.message()))]
     Read(Status),
     /// The server's address is none.
     #[error(transparent)]
@@ -399,14 +399,9 @@ impl Cast<'_> {
                 self.note(&received);
                 Shown::Heard(Box::new(received))
             }
-            Some(Update::Disconnected { reason }) => {
-                Shown::Aside(format!("Connection lost ({reason}). Coming back..."))
-            }
-            Some(Update::Reconnected { recovered: true }) => {
-                Shown::Aside("Back, nothing missed.".into())
-            }
-            Some(Update::Reconnected { recovered: false }) => {
-                Shown::Aside("Back, but some of what was said meanwhile is gone.".into())
+            Some(Update::Disconnected { reason }) => Shown::Aside(render::disconnected(&reason)),
+            Some(Update::Reconnected { recovered }) => {
+                Shown::Aside(render::reconnected(recovered).into())
             }
             Some(Update::Ended(ending)) => return Err(PlayError::Ended(words(&ending))),
             None => return Err(PlayError::Ended("nothing more is heard".into())),

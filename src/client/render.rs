@@ -68,6 +68,22 @@ pub fn participant(participant: &Participant) -> String {
     )
 }
 
+/// That the connection broke, for people. Clean.
+#[must_use]
+pub fn disconnected(reason: &str) -> String {
+    let reason = clean(reason);
+    format!("Connection lost ({reason}). Coming back; what is said meanwhile is kept.")
+}
+
+/// That the session is back, for people.
+#[must_use]
+pub fn reconnected(recovered: bool) -> &'static str {
+    match recovered {
+        true => "Back. Nothing was missed.",
+        false => "Back, but something was missed: what follows starts anew.",
+    }
+}
+
 /// How lines look on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use super::{
     backoff::Backoff,
     connection::{self, AddressError, Connection},
+    render::clean,
     status,
 };
 use crate::{
@@ -152,10 +153,10 @@ pub enum Ending {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// Name or id is held: choose another, or wait.
-    #[error("{}", .0.message())]
+    #[error("{}", clean(.0.message()))]
     Held(Status),
     /// The service refused the join for another reason that will not pass.
-    #[error("the server refused the join: {}", .0.message())]
+    #[error("the server refused the join: {}", clean(.0.message()))]
     Refused(Status),
     /// The address of the server is not one.
     #[error(transparent)]
@@ -402,5 +403,23 @@ fn refusal(status: Status, server: &str) -> JoinError {
         }
     } else {
         JoinError::Refused(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_a_join_cannot_steer_a_terminal() {
+        let deceiving = "taken\u{1b}[2J\u{202e}";
+        for status in [
+            Status::already_exists(deceiving),
+            Status::permission_denied(deceiving),
+            Status::unavailable(deceiving),
+        ] {
+            let told = format!("{:#}", anyhow::Error::new(refusal(status, "http://a:1")));
+            assert_eq!(clean(&told), told);
+        }
     }
 }

@@ -395,18 +395,10 @@ impl Stay<'_> {
         match update {
             Update::Event(received) | Update::Notice(received) => self.show(received).await,
             Update::Disconnected { reason } => {
-                let reason = render::clean(&reason).into_owned();
-                self.aside(&format!(
-                    "Connection lost ({reason}). Coming back; what you say is kept."
-                ))
-                .await;
+                self.aside(&render::disconnected(&reason)).await;
             }
-            Update::Reconnected { recovered: true } => {
-                self.aside("Back. Nothing was missed.").await
-            }
-            Update::Reconnected { recovered: false } => {
-                self.aside("Back, but something was missed: what follows starts anew.")
-                    .await;
+            Update::Reconnected { recovered } => {
+                self.aside(render::reconnected(recovered)).await;
             }
             // Handled where the stay ends.
             Update::Ended(_) => {}
