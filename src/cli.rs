@@ -18,10 +18,12 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Entry, Faults, Sources};
+use crate::{
+    client::stdio::written,
+    config::{Config, Entry, Faults, Sources},
+};
 use exit::Exit;
 
 /// A chat service whose history can be proven.
@@ -123,10 +125,5 @@ impl Cli {
 /// Standard output cannot be written for another reason.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }

@@ -54,7 +54,7 @@ struct Running {
 impl Telemetry {
     /// Starts tracing, if the environment names a collector or the configuration a file.
     ///
-    /// `service` is what the process is called in traces, in lowercase, unless `OTEL_SERVICE_NAME` says otherwise:
+    /// `service` is what the process is called in traces, there in lowercase, unless `OTEL_SERVICE_NAME` says otherwise:
     /// `chitchat-server`, or the participant's name. Never fails: what cannot be had (a bad endpoint, a file that does
     /// not open) is logged in one line and left out. `OTEL_SDK_DISABLED=true` turns everything off,
     /// `OTEL_TRACES_EXPORTER=none` all but the file.

@@ -66,11 +66,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
             anyhow!("on a pipe nobody can be asked for a name: give --name, or client.name");
         return Err(Exit::Usage.because(asked));
     };
-    let telemetry = Telemetry::start(
-        &config.telemetry,
-        &name.to_lowercase(),
-        &Environment::of_process(),
-    );
+    let telemetry = Telemetry::start(&config.telemetry, &name, &Environment::of_process());
     let options = Options {
         tracer: telemetry.tracer(),
         ..Options::new(&config.client, &name)

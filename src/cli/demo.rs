@@ -115,11 +115,7 @@ async fn perform(
     stop: CancellationToken,
 ) -> anyhow::Result<Part> {
     let script = Script::parse(file, text)?;
-    let telemetry = Telemetry::start(
-        &telemetry,
-        &script.name.to_lowercase(),
-        &Environment::of_process(),
-    );
+    let telemetry = Telemetry::start(&telemetry, &script.name, &Environment::of_process());
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
         client,

@@ -14,7 +14,7 @@ use crate::{
         reading::{PAGE, Reader},
         render,
         status::asks_to_resume,
-        stdio::{Output, PATIENCE, tell},
+        stdio::{Output, PATIENCE, tell, written},
     },
     shutdown,
     wire::v1::ServerMessage,
@@ -52,7 +52,6 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let stop = shutdown::on_signal()?;
     let mut reading = Reading {
         reader: Reader::new(&client.server, &client.room)?,
-        server: client.server,
         output: Output::of_stdout().context("cannot write to standard output")?,
         json: args.json,
         epoch: String::new(),
@@ -62,22 +61,21 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         read = reading.run(&args) => read,
         () = stop.cancelled() => Ok(()),
     };
-    match read.err().filter(|error| !unread(error)) {
-        Some(error) => Err(error),
-        None => reading.finish(stop).await,
+    // First what was read, then why there is no more.
+    let finished = reading.finish(stop).await;
+    match read {
+        Ok(()) => finished.map(|()| Exit::Good),
+        Err(Stop::Output(error)) => written(Err(error)).map(|()| Exit::Good),
+        Err(Stop::Status(status)) => Err(anyhow!(
+            "{}: {}",
+            client.server,
+            render::clean(status.message())
+        )),
     }
-}
-
-/// Whether it is that nobody reads what is written (`| head`): an end like another.
-fn unread(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 struct Reading {
     reader: Reader,
-    server: String,
     output: Output,
     json: bool,
     /// The history that was read, and how far.
@@ -86,12 +84,11 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(&mut self, args: &Args) -> anyhow::Result<()> {
-        let read = match args.last {
+    async fn run(&mut self, args: &Args) -> Result<(), Stop> {
+        match args.last {
             Some(count) => self.newest(count).await,
             None => self.rest().await,
-        };
-        read.map_err(|stop| self.told(stop))?;
+        }?;
         if !args.follow {
             return Ok(());
         }
@@ -100,7 +97,7 @@ impl Reading {
             let began = Instant::now();
             match self.follow().await {
                 Err(Stop::Status(status)) if asks_to_resume(&status) => {}
-                Err(stop) => return Err(self.told(stop)),
+                Err(stop) => return Err(stop),
                 Ok(()) => {}
             }
             backoff.held(began.elapsed());
@@ -176,25 +173,12 @@ impl Reading {
         Ok(())
     }
 
-    fn told(&self, stop: Stop) -> anyhow::Error {
-        match stop {
-            Stop::Status(status) => anyhow!("{}: {}", self.server, render::clean(status.message())),
-            Stop::Output(error) => error.into(),
-        }
-    }
-
-    async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<Exit> {
+    async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
-            written = self.output.finish() => match written {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    return Err(error).context("cannot write to standard output");
-                }
-                _ => {}
-            },
+            finished = self.output.finish() => written(finished),
             // Whoever stops this does not wait for a reader that does not read.
-            () = async { stop.cancelled().await; sleep(PATIENCE).await } => {}
+            () = async { stop.cancelled().await; sleep(PATIENCE).await } => Ok(()),
         }
-        Ok(Exit::Good)
     }
 }
 

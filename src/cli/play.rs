@@ -12,7 +12,7 @@ use crate::{
         play::{Shown, Stage, play},
         render,
         script::Script,
-        stdio::Output,
+        stdio::{Output, written},
     },
     config::duration,
     shutdown,
@@ -66,11 +66,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let script = Script::parse(&file, &text).map_err(|error| Exit::Usage.because(error))?;
 
     let _logs = Logs::start(&config.log, io::stderr());
-    let telemetry = Telemetry::start(
-        &config.telemetry,
-        &script.name.to_lowercase(),
-        &Environment::of_process(),
-    );
+    let telemetry = Telemetry::start(&config.telemetry, &script.name, &Environment::of_process());
     let stop = shutdown::on_signal()?;
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
@@ -104,10 +100,5 @@ async fn print(mut lines: mpsc::Receiver<Shown>, stop: CancellationToken) -> any
         }
     }
     drop(lines);
-    match output.finish().await {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    written(output.finish().await)
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::{mpsc, oneshot};
 
@@ -227,6 +228,19 @@ impl Thread {
             // It has nothing left to wait for.
             let _ = handle.join();
         }
+    }
+}
+
+/// What is to be told of an end of standard output: that nobody reads any more (`| head`) is an end like another.
+///
+/// # Errors
+/// Standard output failed for another reason.
+pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 

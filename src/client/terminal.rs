@@ -202,11 +202,8 @@ impl Visit {
 
     /// Joins as `name`, waiting for the server if need be. The inner error is that the name cannot be had.
     async fn reach(&mut self, name: &str) -> anyhow::Result<Result<Session, Status>> {
-        self.telemetry = Telemetry::start(
-            &self.visitor.telemetry,
-            &name.to_lowercase(),
-            &Environment::of_process(),
-        );
+        self.telemetry =
+            Telemetry::start(&self.visitor.telemetry, name, &Environment::of_process());
         let options = Options {
             tracer: self.telemetry.tracer(),
             ..Options::new(&self.visitor.client, name)
