@@ -17,7 +17,9 @@ use crate::wire::Frame;
 /// When full: the oldest frames go, and whoever still needed them reads the journal.
 const FEED_BYTES_MAX: usize = 256 * 1024;
 
-/// Frames that one reading takes at most, so that a long catch-up does not hold the room's lock.
+/// Frames that one reading takes.
+///
+/// When reached: the reader takes the rest in its next reading. So a long catch-up does not hold the room's lock.
 const READ_FRAMES_MAX: u64 = 256;
 
 /// The feeds of all rooms. Cheap to clone; all clones are one.

@@ -30,7 +30,9 @@ use crate::{
 /// and so does not read more from its own connection.
 const QUEUE_COMMANDS: usize = 4_096;
 
-/// Commands that are stored and made visible together; more than one fsync's worth would only delay the first.
+/// Commands that are stored and made visible together.
+///
+/// When reached: the rest waits in the queue for the next batch. More at once would only delay the answer to the first.
 const BATCH_COMMANDS_MAX: usize = 1_024;
 
 /// The queue's inlet. Cheap to clone; all clones are one.

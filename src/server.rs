@@ -19,10 +19,12 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::{server::NamedService, service::Routes, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -44,8 +46,10 @@ use crate::{
     wire::DESCRIPTORS,
 };
 
-/// Streams that one connection may have open; a client waits with more. At 400 KB that h2 may buffer for each reader
-/// that takes nothing, 6.5 MB a connection.
+/// Streams that one connection may have open.
+///
+/// When reached: a further one is refused, and a gRPC client waits with it. Source: h2 may buffer 400 KB for each reader
+/// that takes nothing, so a connection costs 6.5 MB at the worst.
 const STREAMS_PER_CONNECTION: u32 = 16;
 
 /// Streams that a connection may make us reset before it is closed: RUSTSEC-2024-0003, which tonic's default leaves open.
@@ -70,7 +74,7 @@ const _: () = {
     assert!(frames * (CHARGED_TO - SHORTEST) <= CONNECTION_WINDOW / 2);
 };
 
-/// All headers of a request, in bytes.
+/// All headers of a request, in bytes; HTTP/2's own default. A request with more is answered 431 by hyper.
 const HEADERS_BYTES: u32 = 16_384;
 
 /// A server that holds its port, and serves once it runs.
@@ -209,7 +213,8 @@ impl Server {
             log,
             sequencer,
         } = self;
-        let sequencer = tokio::spawn(sequencer);
+        // Owned: whoever drops this future ends them.
+        let mut sequencer = AbortOnDropHandle::new(tokio::spawn(sequencer));
         let shared = Arc::new(shared);
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
@@ -227,7 +232,7 @@ impl Server {
                 Incoming::new(listener, &config),
                 drained.clone().cancelled_owned(),
             );
-        let mut serving = tokio::spawn(serving);
+        let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
         set_health(&health, ServingStatus::Serving).await;
         if let Ok(address) = address {
             log.running(address);
@@ -249,7 +254,8 @@ impl Server {
             serving.abort();
         }
         drop(shared);
-        finish(sequencer, deadline).await;
+        // The order ends by itself once nobody can submit to it; what does not end in time is cut.
+        let _ = timeout_at(deadline, &mut sequencer).await;
         log.stopped(match ended {
             Some(_) => "everybody was told",
             None => "connections that did not close in time were cut",
@@ -275,13 +281,6 @@ impl Shared {
         for name in HEALTH_NAMES {
             health.clone().clear_service_status(name).await;
         }
-    }
-}
-
-/// The order ends by itself once nobody can submit to it.
-async fn finish(mut sequencer: JoinHandle<()>, deadline: Instant) {
-    if timeout_at(deadline, &mut sequencer).await.is_err() {
-        sequencer.abort();
     }
 }
 

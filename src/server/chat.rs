@@ -217,7 +217,7 @@ impl Request {
                 timestamp,
             } => (id, name, incarnation, resumed, reading, timestamp),
             Answer::Rejected(rejection) => return Err(rejection.into()),
-            _ => return Err(Stopped.into()),
+            _ => unreachable!("a JOIN is granted or rejected"),
         };
         let welcome = Welcome {
             id,

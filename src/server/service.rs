@@ -163,7 +163,7 @@ async fn watch(shared: &Shared, request: Request<Body>) -> Response<Body> {
 
 async fn subscribe(shared: &Shared, request: Request<Body>) -> Result<Subscriber, Status> {
     let request: WatchRequest = only_message(shared, request).await?;
-    let room = existing_or_default(&request.room)?;
+    let room = room_named(&request.room)?;
     let feed = shared.feeds.watch(&room).ok_or(Fault::TooManyRooms)?;
     let resume = request.resume.map(|resume| Resume {
         epoch: resume.epoch,
@@ -261,7 +261,7 @@ async fn send_message(
 }
 
 fn get_history(shared: &Shared, request: &GetHistoryRequest) -> Result<GetHistoryResponse, Status> {
-    let room = existing_or_default(&request.room)?;
+    let room = room_named(&request.room)?;
     let range = match (request.after_sequence, request.before_sequence) {
         (0, before) if before > 0 => Range::Before(before),
         (after, before) => Range::After { after, before },
@@ -288,7 +288,7 @@ async fn list_participants(
     shared: &Shared,
     request: ListParticipantsRequest,
 ) -> Result<ListParticipantsResponse, Status> {
-    let room = existing_or_default(&request.room)?;
+    let room = room_named(&request.room)?;
     let response = shared.order.look(move |service| ListParticipantsResponse {
         participants: service
             .participants(&room)
@@ -322,7 +322,7 @@ async fn list_rooms(shared: &Shared) -> Result<ListRoomsResponse, Status> {
 }
 
 /// The room that a request names; it need not have a history.
-fn existing_or_default(room: &str) -> Result<String, Status> {
+fn room_named(room: &str) -> Result<String, Status> {
     let room = room_or_default(room);
     if text::is_room(&room) {
         Ok(room)
