@@ -194,6 +194,12 @@ impl Reader {
         &self.feed.room
     }
 
+    /// The last event that can be read; 0 for none.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.feed.lock().end() - 1
+    }
+
     /// Takes what is there after the event `cursor`, up to and including `until`; with nothing there, `context` is woken
     /// by the next event.
     pub fn read(&self, cursor: u64, until: u64, context: &Context<'_>) -> Read {
@@ -269,8 +275,10 @@ mod tests {
         let context = Context::from_waker(&waker);
         let feed = Feeds::new(1).open("lobby");
         let reader = feed.subscribe();
+        assert_eq!(reader.last(), 0);
 
         publish(&feed, 1..=3);
+        assert_eq!(reader.last(), 3);
         assert_eq!(count.0.load(Ordering::SeqCst), 0, "nobody waited");
         let read = reader.read(1, u64::MAX, &context);
         assert_eq!(read, Read::Frames(vec![frame(2), frame(3)]));

@@ -8,6 +8,7 @@ mod rate;
 mod service;
 mod status;
 mod subscriber;
+mod until_drain;
 
 use std::{
     io,
@@ -35,6 +36,7 @@ use self::{
     rate::Allowances,
     service::{ChatService, OriginalChatService},
     subscriber::{Sources, Subscriber},
+    until_drain::UntilDrain,
 };
 use crate::{
     config::{self, Config, Limits},
@@ -222,8 +224,14 @@ impl Server {
             .add_service(OriginalChatService(Arc::clone(&shared)))
             .add_service(health_service)
             // As grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
-            .add_service(reflection().build_v1().expect(OWN_DESCRIPTORS))
-            .add_service(reflection().build_v1alpha().expect(OWN_DESCRIPTORS));
+            .add_service(UntilDrain::new(
+                reflection().build_v1().expect(OWN_DESCRIPTORS),
+                shared.draining.clone(),
+            ))
+            .add_service(UntilDrain::new(
+                reflection().build_v1alpha().expect(OWN_DESCRIPTORS),
+                shared.draining.clone(),
+            ));
         let address = listener.local_addr();
         let drained = CancellationToken::new();
         let serving = transport(&config)
@@ -269,7 +277,7 @@ impl Server {
 }
 
 impl Shared {
-    /// Ends all streams: new probes read NOT_SERVING, everybody hears DRAINING, health watches end.
+    /// Ends all streams: new probes read NOT_SERVING, everybody hears DRAINING, health watches and reflection end.
     async fn drain(&self, health: &HealthReporter, deadline: Instant) {
         set_health(health, ServingStatus::NotServing).await;
         self.draining.cancel();

@@ -145,7 +145,7 @@ impl Subscriber {
         Poll::Ready(Ok(()))
     }
 
-    /// When the server drains: one last notice, then the end.
+    /// When the server drains: what the room has until now, for whoever reads; one last notice; then the end.
     fn notice_drain(&mut self, context: &mut Context<'_>) {
         let Some(draining) = &mut self.draining else {
             return;
@@ -162,7 +162,7 @@ impl Subscriber {
             Fault::Draining.to_string(),
         );
         self.outbox.push(Private {
-            after: 0,
+            after: self.reader.as_ref().map_or(0, Reader::last),
             stands_for: 0,
             frame: Frame::of(&farewell),
             _place: None,

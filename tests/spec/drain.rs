@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chitchat::wire::v1::{ListRoomsRequest, NoticeCode};
+use chitchat::wire::v1::{ListRoomsRequest, NoticeCode, chat_service_client::ChatServiceClient};
 use rustix::process::Signal;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, transport::Channel};
@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::support::{
-    raw::{CHAT, Raw, join, reason, welcome},
+    raw::{CHAT, Raw, join, reason, sequences},
     server::{start, start_with},
     server_process::ServerProcess,
     within,
@@ -102,20 +102,16 @@ async fn health_is_not_serving_and_then_its_watches_end() {
 }
 
 #[tokio::test]
-async fn streams_of_every_kind_and_clients_that_neither_read_nor_end_do_not_hold_it_up() {
+async fn streams_that_their_clients_would_keep_open_do_not_hold_it_up() {
     let server = start_with(|config| {
         config.server.keepalive_interval = FOR_EVER;
+        config.server.drain_timeout = FOR_EVER;
         config.server.grace = FOR_EVER;
     })
     .await;
     let mut talker = server.joined("Talker").await;
-    // Does not read: its window is full when the server stops.
-    let deaf = server.narrow_chat().await;
-    deaf.send(join("Deaf"));
-    for n in 0..2_000 {
-        talker.say(&format!("message {n}"), 0);
-    }
-    talker.read_to("message 1999").await;
+    // Its stream broke, and it is expected back.
+    drop(server.joined("Broken").await);
     let _health = watched_health(server.connect().await).await;
     let _reflection = ServerReflectionClient::new(server.connect().await)
         .server_reflection_info(tokio_stream::pending::<ServerReflectionRequest>())
@@ -129,26 +125,75 @@ async fn streams_of_every_kind_and_clients_that_neither_read_nor_end_do_not_hold
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_delivered_before_the_farewell_or_can_be_resumed() {
-    let server = start().await;
-    let (mut ada, own) = server.enter(join("Ada")).await;
-    let mut bob = server.joined("Bob").await;
-    ada.next().await;
-    bob.say("the last word", 0);
-    let acknowledged = bob.next().await;
+async fn a_client_that_does_not_read_holds_it_up_for_the_drain_timeout_alone() {
+    let server = ServerProcess::start(1_024).await;
+    let _deaf = deaf(server.connect_narrow().await).await;
+    let mut ada = Raw::open(server.connect().await, CHAT).await;
+    ada.join("Ada").await;
+    fill(&mut ada).await;
 
-    server.stop().await;
+    server.signal(Signal::TERM);
 
-    let (heard, _) = ada.rest().await;
-    let last = heard.iter().rfind(|message| message.sequence > 0);
-    let read = last.map_or(welcome(&own).head, |message| message.sequence);
-    assert!(read <= acknowledged.sequence);
-    let in_order: Vec<_> = heard
-        .iter()
-        .map(|m| m.sequence)
-        .filter(|s| *s > 0)
-        .collect();
-    assert!(in_order.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_is_told(&mut ada).await;
+    assert_eq!(server.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn who_reads_has_read_everything_that_was_stored_before_the_farewell() {
+    let server = start_with(|config| config.limits.rate = 0).await;
+    let mut slow = deaf(server.connect_narrow().await).await;
+    let mut ada = server.joined("Ada").await;
+    fill(&mut ada).await;
+    let history = server.history("lobby").await;
+
+    let ((), (heard, ended)) = tokio::join!(server.stop(), slow.rest());
+
+    let (farewell, events) = heard.split_last().expect("it reads");
+    assert_eq!(sequences(events), sequences(&history));
+    let notice = farewell.notice.as_ref().expect("the last is a notice");
+    assert_eq!(notice.code(), NoticeCode::Draining);
+    let status = ended.expect_err("the stream ends with an error");
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn nobody_new_is_served_by_then() {
+    let server = start_with(|config| {
+        config.limits.rate = 0;
+        config.server.drain_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut known = server.client().await;
+    let _deaf = deaf(server.connect_narrow().await).await;
+    let mut ada = server.joined("Ada").await;
+    fill(&mut ada).await;
+    let url = server.url();
+
+    let ((), ()) = tokio::join!(server.stop(), async {
+        assert_is_told(&mut ada).await;
+        let refused = known.list_rooms(ListRoomsRequest {}).await;
+        refused.expect_err("on a connection that is open");
+        if let Ok(mut new) = ChatServiceClient::connect(url).await {
+            let refused = new.list_rooms(ListRoomsRequest {}).await;
+            refused.expect_err("on a new connection");
+        }
+    });
+}
+
+/// A participant whose window is too small for what [`fill`] says, and that does not read.
+async fn deaf(narrow: Channel) -> Raw {
+    let raw = Raw::open(narrow, CHAT).await;
+    raw.send(join("Deaf"));
+    raw
+}
+
+/// Says more than HTTP/2 holds for a client that does not read, and hears it: it is all stored.
+async fn fill(talker: &mut Raw) {
+    let long = "\u{1f980}".repeat(120);
+    for number in 0..1_500 {
+        talker.say(&format!("{number} {long}"), 0);
+    }
+    talker.read_to(&format!("1499 {long}")).await;
 }
 
 #[tokio::test]

@@ -83,15 +83,9 @@ impl TestServer {
             .expect("the server should accept connections")
     }
 
-    /// A connection of its own whose client lets the server send no more than `WINDOW_BYTES` ahead of what was read.
+    /// The same, by a client that soon cannot take more unless it reads.
     pub async fn connect_narrow(&self) -> Channel {
-        Channel::from_shared(self.url())
-            .expect("the address is an address")
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .connect()
-            .await
-            .expect("the server should accept connections")
+        connect_narrow(self.url()).await
     }
 
     /// The generated client, on a connection of its own.
@@ -179,4 +173,14 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// A connection whose client lets the server send no more than `WINDOW_BYTES` ahead of what was read.
+pub async fn connect_narrow(url: String) -> Channel {
+    let endpoint = Channel::from_shared(url)
+        .expect("the address is an address")
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    let channel = within("a connection", endpoint.connect()).await;
+    channel.expect("the server should accept connections")
 }

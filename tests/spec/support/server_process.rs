@@ -63,6 +63,11 @@ impl ServerProcess {
         channel.expect("the server should accept connections")
     }
 
+    /// The same, by a client that soon cannot take more unless it reads.
+    pub async fn connect_narrow(&self) -> Channel {
+        super::server::connect_narrow(format!("http://{}", self.address)).await
+    }
+
     /// Sends it `signal`.
     pub fn signal(&self, signal: rustix::process::Signal) {
         super::signal(&self.child, signal);
