@@ -154,6 +154,11 @@ impl Subscriber {
             return;
         }
         self.draining = None;
+        // In this order: an end is there before the events that must not come after it can be read.
+        let last = self.reader.as_ref().map_or(0, Reader::last);
+        if self.outbox.ended().is_some() {
+            return;
+        }
         let room = self.reader.as_ref().map_or("", |reader| reader.room());
         let farewell = notice(
             room,
@@ -162,7 +167,7 @@ impl Subscriber {
             Fault::Draining.to_string(),
         );
         self.outbox.push(Private {
-            after: self.reader.as_ref().map_or(0, Reader::last),
+            after: last,
             stands_for: 0,
             frame: Frame::of(&farewell),
             _place: None,

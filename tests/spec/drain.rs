@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use chitchat::wire::v1::{ListRoomsRequest, NoticeCode, chat_service_client::ChatServiceClient};
+use chitchat::wire::v1::{
+    JoinMsgLeave, ListRoomsRequest, NoticeCode, SendMessageResponse,
+    chat_service_client::ChatServiceClient,
+};
+use http::uri::PathAndQuery;
 use rustix::process::Signal;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Request, Response, Status, client::Grpc, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
 };
@@ -118,10 +123,32 @@ async fn streams_that_their_clients_would_keep_open_do_not_hold_it_up() {
         .await;
     // Connected, and silent for ever.
     let _silent = server.chat().await;
+    // Called, and never says with what.
+    let channel = server.connect().await;
+    let mut call = std::pin::pin!(send_nothing(channel.clone()));
+    let mut later = ChatServiceClient::new(channel);
+    tokio::select! {
+        biased;
+        answer = &mut call => panic!("nothing was sent, and this came: {answer:?}"),
+        answer = later.list_rooms(ListRoomsRequest {}) => {
+            answer.expect("a later call on the same connection is answered");
+        }
+    }
 
-    server.stop().await;
+    let ((), refused) = tokio::join!(server.stop(), call);
 
     assert_is_told(&mut talker).await;
+    assert_eq!(reason(&refused.expect_err("it is refused")), "DRAINING");
+}
+
+/// A call of `SendMessage` whose request never comes.
+async fn send_nothing(channel: Channel) -> Result<Response<SendMessageResponse>, Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.expect("the connection should be ready");
+    let nothing = Request::new(tokio_stream::pending::<JoinMsgLeave>());
+    let path = PathAndQuery::from_static("/chitchat.v1.ChatService/SendMessage");
+    grpc.client_streaming(nothing, path, ProstCodec::default())
+        .await
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! What operators and tools ask a server: is it well, and what does it speak?
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
-use prost_types::FileDescriptorProto;
+use prost_types::{DescriptorProto, FileDescriptorProto};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{
@@ -78,23 +80,39 @@ macro_rules! services {
     }};
 }
 
-/// The files that define `symbol`, with all that they import.
-macro_rules! files {
-    ($version:ident, $channel:expr, $symbol:expr) => {{
+/// The file that reflection gives for `request`.
+macro_rules! file {
+    ($version:ident, $channel:expr, $kind:ident($what:expr)) => {{
         use $version::{
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
-        let symbol = MessageRequest::FileContainingSymbol($symbol.to_owned());
-        let MessageResponse::FileDescriptorResponse(files) = reflect!($version, $channel, symbol)
+        let request = MessageRequest::$kind($what.to_owned());
+        let MessageResponse::FileDescriptorResponse(files) = reflect!($version, $channel, request)
         else {
-            panic!("no files for {}", $symbol);
+            panic!("no file for {}", $what);
         };
-        let decode = |file: Vec<u8>| FileDescriptorProto::decode(&*file).expect("a descriptor");
+        let [file] = &files.file_descriptor_proto[..] else {
+            panic!("one file for {}", $what);
+        };
+        FileDescriptorProto::decode(&**file).expect("a descriptor")
+    }};
+}
+
+/// Every file that a client needs to know `symbol` whole.
+macro_rules! files {
+    ($version:ident, $channel:expr, $symbol:expr) => {{
+        let first = file!($version, $channel, FileContainingSymbol($symbol));
+        let mut files = vec![first];
+        let mut at = 0;
+        while at < files.len() {
+            for import in files[at].dependency.clone() {
+                if !files.iter().any(|file| file.name() == import) {
+                    files.push(file!($version, $channel, FileByFilename(import.as_str())));
+                }
+            }
+            at += 1;
+        }
         files
-            .file_descriptor_proto
-            .into_iter()
-            .map(decode)
-            .collect::<Vec<_>>()
     }};
 }
 
@@ -117,14 +135,18 @@ async fn both_versions_of_reflection_list_the_chat_and_not_the_original_s_path()
 }
 
 #[tokio::test]
-async fn reflection_knows_every_method_and_the_details_of_errors() {
+async fn reflection_knows_every_method_of_the_chat() {
     let server = start().await;
-    let channel = server.connect().await;
 
-    let chat = files!(v1, channel.clone(), "chitchat.v1.ChatService");
+    let chat = file!(
+        v1,
+        server.connect().await,
+        FileContainingSymbol("chitchat.v1.ChatService")
+    );
+
     let methods: Vec<_> = chat
+        .service
         .iter()
-        .flat_map(|file| &file.service)
         .flat_map(|service| &service.method)
         .map(|method| method.name().to_owned())
         .collect();
@@ -137,6 +159,65 @@ async fn reflection_knows_every_method_and_the_details_of_errors() {
         "ListRooms",
     ];
     assert_eq!(methods, expected);
-    let details = files!(v1alpha, channel, "google.rpc.ErrorInfo");
-    assert!(!details.is_empty());
+}
+
+#[tokio::test]
+async fn whatever_a_client_may_meet_can_be_resolved_to_the_last_import() {
+    let server = start().await;
+    let channel = server.connect().await;
+
+    for symbol in [
+        "chitchat.v1.ChatService",
+        "grpc.health.v1.Health",
+        // The details of a status.
+        "google.rpc.Status",
+        "google.rpc.ErrorInfo",
+        "google.rpc.BadRequest",
+    ] {
+        let new = files!(v1, channel.clone(), symbol);
+        let old = files!(v1alpha, channel.clone(), symbol);
+        assert_eq!(new, old, "{symbol}");
+        let defined = defined(&new);
+        for used in used(&new) {
+            assert!(defined.contains(&used), "{symbol} needs {used}");
+        }
+    }
+}
+
+/// The full names of the messages and enums in `files`.
+fn defined(files: &[FileDescriptorProto]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in files {
+        let package = format!(".{}", file.package());
+        let enums = file.enum_type.iter();
+        names.extend(enums.map(|one| format!("{package}.{}", one.name())));
+        for message in &file.message_type {
+            define(&package, message, &mut names);
+        }
+    }
+    names
+}
+
+fn define(scope: &str, message: &DescriptorProto, names: &mut BTreeSet<String>) {
+    let name = format!("{scope}.{}", message.name());
+    let enums = message.enum_type.iter();
+    names.extend(enums.map(|one| format!("{name}.{}", one.name())));
+    for nested in &message.nested_type {
+        define(&name, nested, names);
+    }
+    names.insert(name);
+}
+
+/// The full names of the types of all fields of top-level messages and of all methods in `files`.
+fn used(files: &[FileDescriptorProto]) -> BTreeSet<String> {
+    let messages = files.iter().flat_map(|file| &file.message_type);
+    let fields = messages.flat_map(|message| &message.field);
+    let services = files.iter().flat_map(|file| &file.service);
+    let methods = services.flat_map(|service| &service.method);
+    fields
+        .map(|field| field.type_name())
+        .chain(methods.flat_map(|method| [method.input_type(), method.output_type()]))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }

@@ -1,14 +1,14 @@
 //! Reading a room without being in it, live and afterwards.
 
 use chitchat::wire::v1::{
-    GetHistoryRequest, GetHistoryResponse, ListParticipantsRequest, ListRoomsRequest, Resume,
-    ServerMessage, WatchRequest,
+    GetHistoryRequest, GetHistoryResponse, JoinMsgLeave, ListParticipantsRequest, ListRoomsRequest,
+    Resume, ServerMessage, WatchRequest,
 };
 use tonic::Streaming;
 
 use crate::support::{
-    raw::{Raw, sequences, texts},
-    server::{TestServer, start},
+    raw::{Raw, join, sequences, texts},
+    server::{TestServer, start, start_with},
     within,
 };
 
@@ -211,4 +211,100 @@ async fn participants_and_rooms_are_listed_as_they_are_now() {
     );
     assert_eq!((there.timestamp, rooms.timestamp), (6, 6));
     assert_eq!(texts(&server.history("lobby").await)[5], "five");
+}
+
+#[tokio::test]
+async fn a_page_has_a_hundred_events_unless_asked_otherwise_and_never_more_than_a_thousand() {
+    let server = start().await;
+    let mut ada = server.joined("Ada").await;
+    for number in 0..1_100 {
+        ada.say(&number.to_string(), 0);
+    }
+    ada.take(1_100).await;
+
+    for (limit, expected) in [(0, 100), (1_000, 1_000), (1_001, 1_000), (u32::MAX, 1_000)] {
+        let read = page(
+            &server,
+            GetHistoryRequest {
+                limit,
+                ..GetHistoryRequest::default()
+            },
+        )
+        .await;
+        assert_eq!((read.events.len(), read.more), (expected, true), "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn history_and_the_list_of_rooms_begin_with_the_oldest_event_that_is_kept() {
+    let server = start_with(|config| config.limits.memory_bytes = 10_000).await;
+    let mut ada = server.joined("Ada").await;
+    for number in 0..200 {
+        ada.say(&number.to_string(), 0);
+        ada.next().await;
+    }
+
+    let read = page(&server, GetHistoryRequest::default()).await;
+    let rooms = server.client().await.list_rooms(ListRoomsRequest {}).await;
+
+    let first = read.events[0].sequence;
+    assert!(first > 1, "something was dropped");
+    let kept: Vec<u64> = (first..=201).collect();
+    assert_eq!((sequences(&read.events), read.more), (kept, false));
+    let rooms = rooms.expect("a list").into_inner().rooms;
+    assert_eq!((rooms[0].first, rooms[0].head), (first, 201));
+}
+
+#[tokio::test]
+async fn a_watch_that_cannot_go_on_where_it_ended_is_told_that_something_is_missing() {
+    let server = start_with(|config| config.limits.memory_bytes = 10_000).await;
+    let (told, stream) = watch(&server, WatchRequest::default()).await;
+    drop(stream);
+    let mut ada = server.joined("Ada").await;
+    for number in 0..200 {
+        ada.say(&number.to_string(), 0);
+        ada.next().await;
+    }
+
+    let again = WatchRequest {
+        resume: Some(Resume {
+            epoch: told.welcome.expect("a welcome").epoch,
+            after_sequence: 1,
+        }),
+        ..WatchRequest::default()
+    };
+    let (told, mut stream) = watch(&server, again).await;
+    ada.say("live", 0);
+
+    let welcome = told.welcome.expect("a welcome");
+    assert_eq!((welcome.recovered, welcome.head), (false, 201));
+    assert_eq!(next(&mut stream).await.msg_stream, "live");
+}
+
+#[tokio::test]
+async fn lists_are_in_order_of_id_and_name() {
+    let server = start().await;
+    let mut streams = Vec::new();
+    for (id, name, room) in [
+        (9, "Ada", "lobby"),
+        (3, "Bob", "lobby"),
+        (5, "Eve", "attic"),
+    ] {
+        let joining = JoinMsgLeave {
+            id,
+            room: room.into(),
+            ..join(name)
+        };
+        streams.push(server.enter(joining).await);
+    }
+
+    let rooms = server.client().await.list_rooms(ListRoomsRequest {}).await;
+
+    assert_eq!(server.names("lobby").await, ["Bob", "Ada"]);
+    let rooms = rooms.expect("a list").into_inner().rooms;
+    let named: Vec<_> = rooms
+        .iter()
+        .map(|room| (room.name.as_str(), room.participants))
+        .collect();
+    assert_eq!(named, [("attic", 1), ("lobby", 2)]);
 }
