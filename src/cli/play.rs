@@ -12,7 +12,7 @@ use crate::{
         play::{Shown, Stage, play},
         render,
         script::Script,
-        stdio::{Output, written},
+        stdio::{Output, PATIENCE, written},
     },
     config::duration,
     shutdown,
@@ -86,7 +86,24 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
 }
 
 /// Prints the transcript until the play ends. If nobody reads it any more, the play ends.
-async fn print(mut lines: mpsc::Receiver<Shown>, stop: CancellationToken) -> anyhow::Result<()> {
+///
+/// Once it is to end, a reader that does not read is waited for a limited time; dropping `lines` then lets the play go on
+/// to leave.
+async fn print(lines: mpsc::Receiver<Shown>, stop: CancellationToken) -> anyhow::Result<()> {
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    tokio::select! {
+        printed = print_all(lines, &stop) => printed,
+        () = late => Ok(()),
+    }
+}
+
+async fn print_all(
+    mut lines: mpsc::Receiver<Shown>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut output = Output::of_stdout().context("cannot write to standard output")?;
     while let Some(shown) = lines.recv().await {
         let line = match shown {

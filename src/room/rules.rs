@@ -109,7 +109,11 @@ impl Step<'_> {
             // What it has missed is gone: for everybody it left, and is new.
             let member = self.member(id).expect("the session's holder is a member");
             let sender = Sender::of(member);
-            events.push(self.event(Kind::Leave, &sender, String::new(), String::new()));
+            // The span is the JOIN's and has its time; a delivery of the LEAVE must not hang under it.
+            events.push(Event {
+                traceparent: String::new(),
+                ..self.event(Kind::Leave, &sender, String::new(), String::new())
+            });
             events.push(self.event(Kind::Join, &sender, String::new(), String::new()));
         }
         let rejoined = events.last().map(|join| (join.sequence, join.timestamp));
