@@ -29,6 +29,8 @@ use tokio_util::{
 use tonic::{server::NamedService, service::Routes, transport::Server as Transport};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+pub use incoming::Listener;
+
 use self::{
     chat::Streams,
     incoming::Incoming,
@@ -80,8 +82,8 @@ const _: () = {
 const HEADERS_BYTES: u32 = 16_384;
 
 /// A server that holds its port, and serves once it runs.
-pub struct Server {
-    listener: TcpListener,
+pub struct Server<L = TcpListener> {
+    listener: L,
     config: config::Server,
     shared: Shared,
     log: ServerLog,
@@ -162,6 +164,14 @@ impl Server {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
+        Ok(Self::on(listener, config, tracer))
+    }
+}
+
+impl<L: Listener> Server<L> {
+    /// Opens the history, for those who come to `listener`; `server.listen` is not looked at.
+    #[must_use]
+    pub fn on(listener: L, config: &Config, tracer: Tracer) -> Self {
         let epoch = random_hex();
         let limits = config.limits.clone();
         let journal = Journal::in_memory(limits.memory_bytes);
@@ -183,13 +193,13 @@ impl Server {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         };
-        Ok(Self {
+        Self {
             listener,
             config: config.server.clone(),
             shared,
             log,
             sequencer: Box::pin(sequencer),
-        })
+        }
     }
 
     /// The address it listens on.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,24 +28,63 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// no part in HTTP/2's shutdown and keepalive, so it is on a deadline of its own.
 const PREFACE_BYTES: usize = 24;
 
+/// Where connections come from: TCP in the product, a simulated network in tests.
+pub trait Listener: Send + Unpin + 'static {
+    /// An accepted connection.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection, and the address it comes from. It is ready for small messages: nothing delays them.
+    fn poll_accept(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Self::Io, SocketAddr)>>;
+
+    /// The address that connections are made to.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    fn poll_accept(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Self::Io, SocketAddr)>> {
+        let (io, peer) = ready!(TcpListener::poll_accept(self, context))?;
+        // Without it a small message waits for the acknowledgement of the one before (40 ms on Linux). Where it fails the
+        // connection is gone already, as reading it will show.
+        let _ = io.set_nodelay(true);
+        Poll::Ready(Ok((io, peer)))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::local_addr(self)
+    }
+}
+
 /// Connections as they come in. Beyond `server.connections` a new one is closed at once.
-pub(super) struct Incoming {
-    listener: TcpListener,
+pub(super) struct Incoming<L> {
+    listener: L,
     places: Arc<Semaphore>,
     preface_timeout: Duration,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// An accepted connection. Its place is free again when it is dropped.
-pub(super) struct Connection {
-    io: TcpStream,
+pub(super) struct Connection<Io> {
+    io: Io,
+    peer: SocketAddr,
     /// Until the preface is complete: how much of it is missing, and when that takes too long.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Incoming {
-    pub(super) fn new(listener: TcpListener, config: &config::Server) -> Self {
+impl<L: Listener> Incoming<L> {
+    pub(super) fn new(listener: L, config: &config::Server) -> Self {
         Self {
             listener,
             places: Arc::new(Semaphore::new(config.connections)),
@@ -53,20 +93,19 @@ impl Incoming {
         }
     }
 
-    fn admit(&self, io: TcpStream) -> Option<Connection> {
+    fn admit(&self, io: L::Io, peer: SocketAddr) -> Option<Connection<L::Io>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        // Without it a small message waits for the acknowledgement of the one before (40 ms on Linux).
-        io.set_nodelay(true).ok()?;
         Some(Connection {
             io,
+            peer,
             preface: Some((PREFACE_BYTES, Box::pin(sleep(self.preface_timeout)))),
             _place: place,
         })
     }
 }
 
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
+impl<L: Listener> Stream for Incoming<L> {
+    type Item = io::Result<Connection<L::Io>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -75,7 +114,7 @@ impl Stream for Incoming {
                 self.pause = None;
             }
             match ready!(self.listener.poll_accept(context)) {
-                Ok((io, peer)) => match self.admit(io) {
+                Ok((io, peer)) => match self.admit(io, peer) {
                     Some(connection) => return Poll::Ready(Some(Ok(connection))),
                     None => {
                         tracing::warn!(%peer, "closed a connection: no place is left (server.connections)")
@@ -90,15 +129,19 @@ impl Stream for Incoming {
     }
 }
 
-impl Connected for Connection {
+impl<Io> Connected for Connection<Io> {
     type ConnectInfo = TcpConnectInfo;
 
+    /// Who is at the other end; which of our addresses it came to is nobody's question.
     fn connect_info(&self) -> TcpConnectInfo {
-        self.io.connect_info()
+        TcpConnectInfo {
+            local_addr: None,
+            remote_addr: Some(self.peer),
+        }
     }
 }
 
-impl AsyncRead for Connection {
+impl<Io: AsyncRead + Unpin> AsyncRead for Connection<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -119,7 +162,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Connection<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
