@@ -13,7 +13,7 @@ pub(crate) mod status;
 pub(crate) mod stdio;
 pub mod terminal;
 
-pub use connection::{AddressError, service};
+pub use connection::{AddressError, Dial, service};
 
 /// Whether a session ended well.
 ///

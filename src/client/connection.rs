@@ -1,9 +1,11 @@
 //! The way to a server: one gRPC connection.
 
 use std::{
+    fmt,
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -81,6 +83,64 @@ pub fn service(
     ))
 }
 
+/// Where a server is, and how a connection to it is made.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    endpoint: Endpoint,
+    dial: Dial,
+}
+
+impl Route {
+    /// # Errors
+    /// [`AddressError`]
+    pub(super) fn new(server: &str, keepalive: Duration, dial: Dial) -> Result<Self, AddressError> {
+        let endpoint = endpoint(server, keepalive)?;
+        Ok(Self { endpoint, dial })
+    }
+}
+
+/// Makes the connection under a session's gRPC: over TCP ([`Dial::default`]), or otherwise in a simulation.
+#[derive(Clone)]
+pub struct Dial(Arc<dyn Fn(String, u16) -> Dialling + Send + Sync>);
+
+type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
+
+impl Dial {
+    /// `connect` makes a connection to a host (a name or an address) and a port.
+    pub fn new<C, F, I>(connect: C) -> Self
+    where
+        C: Fn(String, u16) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<I>> + Send + 'static,
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self(Arc::new(move |host, port| {
+            let connecting = connect(host, port);
+            Box::pin(async move { Ok(Box::new(connecting.await?) as Box<dyn Io>) })
+        }))
+    }
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self::new(|host, port| async move {
+            let tcp = TcpStream::connect((host, port)).await?;
+            tcp.set_nodelay(true)?;
+            Ok(tcp)
+        })
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Dial")
+    }
+}
+
+/// Bytes both ways.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
+
 /// A participant's stream on a connection of its own. Dropping it cuts the connection: no half-close, nothing that the
 /// server could take for a farewell.
 #[derive(Debug)]
@@ -96,10 +156,10 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects, says `join` and reads the service's answer: the message with the welcome.
     pub(super) async fn open(
-        endpoint: &Endpoint,
+        route: &Route,
         join: JoinMsgLeave,
     ) -> Result<(Self, ServerMessage), Status> {
-        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(endpoint, join))
+        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(route, join))
             .await
             .unwrap_or_else(|_| {
                 let seconds = OPEN_TIMEOUT.as_secs();
@@ -108,14 +168,18 @@ impl Connection {
     }
 
     async fn open_unhurried(
-        endpoint: &Endpoint,
+        route: &Route,
         join: JoinMsgLeave,
     ) -> Result<(Self, ServerMessage), Status> {
         // Declared before the guard of the cut, and so dropped after it, however this function is left.
         let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
         let token = CancellationToken::new();
         let cut = token.clone().drop_guard();
-        let channel = endpoint.connect_with_connector_lazy(Connector { cut: token });
+        let connector = Connector {
+            dial: route.dial.clone(),
+            cut: token,
+        };
+        let channel = route.endpoint.connect_with_connector_lazy(connector);
 
         outbox
             .send(join)
@@ -160,9 +224,10 @@ pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, Ad
         .keep_alive_while_idle(true))
 }
 
-/// Makes the TCP connection under a [`Connection`], and keeps the means to cut it.
+/// Makes what is under a [`Connection`], and keeps the means to cut it.
 #[derive(Debug)]
 struct Connector {
+    dial: Dial,
     cut: CancellationToken,
 }
 
@@ -177,23 +242,22 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let cut = Box::pin(self.cut.clone().cancelled_owned());
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(80);
+        let dialling = (self.dial.0)(host.trim_matches(['[', ']']).to_owned(), port);
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let port = uri.port_u16().unwrap_or(80);
-            let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-            tcp.set_nodelay(true)?;
-            Ok(TokioIo::new(Wire { tcp, cut }))
+            let io = dialling.await?;
+            Ok(TokioIo::new(Wire { io, cut }))
         })
     }
 }
 
-/// A TCP connection that can be cut from elsewhere.
+/// A connection that can be cut from elsewhere.
 ///
 /// gRPC knows no way to end a stream but in good order: a body that merely stays silent would hold the connection for
 /// ever, one that ends is a half-close.
-#[derive(Debug)]
 struct Wire {
-    tcp: TcpStream,
+    io: Box<dyn Io>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -213,7 +277,7 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_cut(context)?;
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
 
@@ -224,16 +288,16 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_cut(context)?;
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_cut(context)?;
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_cut(context)?;
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

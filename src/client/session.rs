@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::{
     backoff::Backoff,
-    connection::{self, AddressError, Connection},
+    connection::{AddressError, Connection, Dial, Route},
     render::clean,
     status,
 };
@@ -70,6 +70,8 @@ pub struct Options {
     /// How long the connection may be silent before the server is asked whether it is still there (HTTP/2 PING), and
     /// how long its answer may take before the connection counts as broken.
     pub keepalive: Duration,
+    /// How a connection to the server is made.
+    pub dial: Dial,
     /// Makes the `join`, `send`, `leave` and `deliver` spans.
     pub tracer: Tracer,
     /// Writes a line for each event that is heard, and for the connection's own story.
@@ -77,8 +79,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// A person called `name` who joins as `client` says: merging clock, keepalive of 10 s, no traces, no
-    /// texts in the log.
+    /// A person called `name` who joins as `client` says: merging clock, keepalive of 10 s, over TCP, no traces, no texts
+    /// in the log.
     #[must_use]
     pub fn new(client: &config::Client, name: &str) -> Self {
         Self {
@@ -90,6 +92,7 @@ impl Options {
             backlog: client.backlog,
             merge: true,
             keepalive: Duration::from_secs(10),
+            dial: Dial::default(),
             tracer: Tracer::default(),
             log: ClientLog::default(),
         }
@@ -244,13 +247,13 @@ impl Session {
     /// [`JoinError::Held`]: choose another name or id, or wait. [`JoinError::Unreachable`]: try later.
     /// [`JoinError::Refused`]: trying the same again is of no use.
     pub async fn join(options: Options) -> Result<Self, JoinError> {
-        let endpoint = connection::endpoint(&options.server, options.keepalive)?;
+        let route = Route::new(&options.server, options.keepalive, options.dial.clone())?;
         let (name, room) = (options.name.clone(), options.room.clone());
         let (server, log) = (options.server.clone(), options.log);
         let mut rules = Rules::new(options);
         let join = rules.join();
         log.joining(&name, join.timestamp);
-        let (connection, first) = Connection::open(&endpoint, join)
+        let (connection, first) = Connection::open(&route, join)
             .await
             .map_err(|status| refusal(status, &server))?;
         let welcome = run::welcome(&first).map_err(JoinError::Refused)?;
@@ -264,7 +267,7 @@ impl Session {
             epoch: rules.epoch().to_owned(),
         });
         let task = Task {
-            endpoint,
+            route,
             rules,
             says,
             wish,

@@ -6,13 +6,13 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Status, Streaming};
 
 use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
 use crate::{
     client::{
         backoff::Backoff,
-        connection::Connection,
+        connection::{Connection, Route},
         status::{asks_to_resume, because, is_id_held},
     },
     telemetry::log::ClientLog,
@@ -21,7 +21,7 @@ use crate::{
 
 /// A session at work.
 pub(super) struct Task {
-    pub(super) endpoint: Endpoint,
+    pub(super) route: Route,
     pub(super) rules: Rules,
     pub(super) says: mpsc::Receiver<Say>,
     pub(super) wish: watch::Receiver<Wish>,
@@ -122,8 +122,8 @@ impl Task {
         loop {
             let pause = self.backoff.pause();
             self.heeding(tokio::time::sleep(pause)).await?;
-            let endpoint = self.endpoint.clone();
-            let opening = Connection::open(&endpoint, join.clone());
+            let route = self.route.clone();
+            let opening = Connection::open(&route, join.clone());
             let (connection, first) = match self.heeding(opening).await? {
                 Ok(opened) => opened,
                 Err(status) if is_id_held(&status) && self.rules.take_any_id() => {
