@@ -157,6 +157,11 @@ pub struct Limits {
     pub clock_jump: i64,
     /// Events per room whose `message_id` is remembered.
     pub dedup_events: usize,
+    /// Events that each room keeps; 0: no limit. Older ones fall out, and the first sequence that can be read moves.
+    pub history_events: u64,
+    /// How long each event is kept, by the server's wall clock; zero: no limit.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
     /// Rooms of one service.
     pub rooms: usize,
     /// Bytes of history that `server.data = "memory"` keeps, over all rooms.
@@ -248,6 +253,8 @@ impl Default for Limits {
             rate: 1_000,
             clock_jump: 1 << 20,
             dedup_events: 100_000,
+            history_events: 1_000_000,
+            history_age: Duration::ZERO,
             rooms: 10_000,
             memory_bytes: 64 * 1024 * 1024,
         }

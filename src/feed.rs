@@ -71,8 +71,17 @@ impl Feeds {
     /// Feeds for at most `rooms_max` rooms.
     #[must_use]
     pub fn new(rooms_max: usize) -> Self {
+        Self::restore([], rooms_max)
+    }
+
+    /// The same, where some rooms have a history already: their last sequences, whose events are in the journal.
+    pub fn restore<'a>(rooms: impl IntoIterator<Item = (&'a str, u64)>, rooms_max: usize) -> Self {
+        let feeds = rooms.into_iter().map(|(room, head)| {
+            let feed = Arc::new(Feed::after(room.into(), head));
+            (Arc::clone(&feed.room), feed)
+        });
         Self {
-            feeds: Arc::default(),
+            feeds: Arc::new(Mutex::new(feeds.collect())),
             rooms_max,
         }
     }
@@ -99,7 +108,7 @@ impl Feeds {
         if let Some(feed) = feeds.get(room) {
             return Arc::clone(feed);
         }
-        let feed = Arc::new(Feed::new(room.into()));
+        let feed = Arc::new(Feed::after(room.into(), 0));
         feeds.insert(Arc::clone(&feed.room), Arc::clone(&feed));
         feed
     }
@@ -110,11 +119,12 @@ impl Feeds {
 }
 
 impl Feed {
-    fn new(room: Arc<str>) -> Self {
+    /// A feed of what comes after the event `head`.
+    fn after(room: Arc<str>, head: u64) -> Self {
         Self {
             room,
             state: Mutex::new(State {
-                first: 1,
+                first: head + 1,
                 frames: VecDeque::new(),
                 bytes: 0,
                 readers: Vec::new(),
@@ -132,12 +142,7 @@ impl Feed {
     /// Appends the event `sequence`; readers hear of it by [`Feed::wake`].
     pub fn append(&self, sequence: u64, frame: Frame) {
         let mut state = self.lock();
-        if sequence != state.end() {
-            // The room's past is not here (it was read from the journal): start anew at this event.
-            state.frames.clear();
-            state.bytes = 0;
-            state.first = sequence;
-        }
+        debug_assert_eq!(sequence, state.end(), "the order leaves no gap");
         state.bytes += frame.len();
         state.frames.push_back(frame);
         while state.bytes > FEED_BYTES_MAX {

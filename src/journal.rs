@@ -1,42 +1,66 @@
 //! The history of every room: what was said stays readable here.
 //!
-//! In memory, and gone when the server stops. It keeps the newest events, up to a bound in bytes; what falls out moves
-//! the first sequence that can be read, visibly.
+//! Two forms. On disk ([`sqlite`], the default): an event is safe before anybody sees it, and the history goes on where
+//! it ended when the server starts again. In memory ([`memory`], `server.data = "memory"`): gone when the server stops.
+//!
+//! One [`Writer`] stores, the order's own; any number of readers read through a [`Journal`].
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+mod fault;
+mod memory;
+mod sqlite;
+
+use std::{path::Path, sync::Arc};
+
+pub use self::fault::Fault;
+use self::memory::Memory;
+use crate::{
+    room::{Member, Past, Snapshot},
+    wire::Frame,
 };
-
-use crate::wire::Frame;
-
-/// What an event costs beside its frame, in bytes: its place in two queues and the frame's own header, estimated.
-const ENTRY_BYTES: usize = 96;
 
 /// What one page of history holds at most, in bytes of frames (and one event at least).
 ///
 /// gRPC clients refuse a response above 4 MiB unless told otherwise. When reached: the page is shorter and says `more`.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The history. Cheap to clone; all clones are one.
+/// The reading end. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Journal(Arc<Mutex<Memory>>);
+pub struct Journal(Form<memory::Reader, sqlite::Readers>);
 
+/// The writing end. There is one, and it is not shared.
 #[derive(Debug)]
-struct Memory {
-    rooms: BTreeMap<Arc<str>, Log>,
-    /// The room of each kept event, oldest first.
-    order: VecDeque<Arc<str>>,
-    bytes: usize,
-    bytes_max: usize,
+pub struct Writer(Form<memory::Writer, Box<sqlite::Writer>>);
+
+#[derive(Debug, Clone)]
+enum Form<M, S> {
+    Memory(M),
+    Sqlite(S),
 }
 
-/// One room's events.
+/// An opened history: both ends, and the state that it ended with.
 #[derive(Debug)]
-struct Log {
-    /// The sequence of the front of `frames`.
-    first: u64,
-    frames: VecDeque<Frame>,
+pub struct Opened {
+    /// For the order.
+    pub writer: Writer,
+    /// For everybody.
+    pub journal: Journal,
+    /// The state of the service as of the last batch that was stored.
+    pub snapshot: Snapshot,
+}
+
+/// What some commands have changed, to be stored as one: all of it or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// New events, in order.
+    pub entries: Vec<Entry>,
+    /// Rooms that have new events, or have let go of old ones.
+    pub rooms: Vec<Extent>,
+    /// Participants that have come, changed or (`None`) gone.
+    pub members: Vec<(Arc<str>, i32, Option<Member>)>,
+    /// What the service's clock shows now.
+    pub clock: i64,
+    /// How many incarnations were given out by now.
+    pub incarnations: u64,
 }
 
 /// One event to keep.
@@ -48,6 +72,17 @@ pub struct Entry {
     pub sequence: u64,
     /// As everybody receives it.
     pub frame: Frame,
+}
+
+/// Which events a room keeps: those from `first` to `head`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// The room.
+    pub room: Arc<str>,
+    /// The last sequence given out.
+    pub head: u64,
+    /// The oldest sequence that can be read.
+    pub first: u64,
 }
 
 /// Which part of a room's history to read.
@@ -82,266 +117,174 @@ pub struct Dropped {
     pub first: u64,
 }
 
+/// A history in memory, of at most `bytes_max` bytes over all rooms; beyond that the oldest events are dropped. `epoch`
+/// is its identity.
+#[must_use]
+pub fn in_memory(epoch: String, bytes_max: usize) -> Opened {
+    let memory = Memory::new(bytes_max);
+    Opened {
+        writer: Writer(Form::Memory(memory.writer())),
+        journal: Journal(Form::Memory(memory.reader())),
+        snapshot: Snapshot::new(epoch),
+    }
+}
+
+/// The history in `directory`, which is made if it is missing. `epoch` becomes the identity of a history that begins.
+///
+/// # Errors
+///
+/// Every [`Fault`]; nothing has been changed then.
+pub fn in_directory(directory: &Path, epoch: String) -> Result<Opened, Fault> {
+    let (writer, readers, snapshot) = sqlite::open(directory, epoch)?;
+    Ok(Opened {
+        writer: Writer(Form::Sqlite(Box::new(writer))),
+        journal: Journal(Form::Sqlite(readers)),
+        snapshot,
+    })
+}
+
+impl Writer {
+    /// Whether [`Writer::store`] waits for a disk, so that it needs a thread of its own.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        matches!(self.0, Form::Sqlite(_))
+    }
+
+    /// Stores `batch`. When this returns, it is as safe as it will be, and may be told to everybody. Returns where
+    /// history was dropped to make room, once for each room.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Failed`], [`Fault::Damaged`]. Whether the batch is stored is then not known and must not be tried again
+    /// (a disk that has refused to write may say yes the second time, and not have written): the process is to end.
+    pub fn store(&mut self, batch: Batch) -> Result<Vec<Dropped>, Fault> {
+        match &mut self.0 {
+            Form::Memory(writer) => Ok(writer.store(batch)),
+            Form::Sqlite(writer) => writer.store(&batch).map(|()| Vec::new()),
+        }
+    }
+
+    /// Reads the messages of `room` after the sequence `after`, for the rules to recognize retries of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Failed`], [`Fault::Damaged`]
+    pub fn past(&mut self, room: &str, after: u64) -> Result<Vec<Past>, Fault> {
+        match &mut self.0 {
+            // Nothing is older than the service itself.
+            Form::Memory(_) => Ok(Vec::new()),
+            Form::Sqlite(writer) => writer.past(room, after),
+        }
+    }
+
+    /// Leaves everything in order for the next start; what was stored is safe without it too.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Failed`]
+    pub fn close(self) -> Result<(), Fault> {
+        match self.0 {
+            Form::Memory(_) => Ok(()),
+            Form::Sqlite(writer) => writer.close(),
+        }
+    }
+}
+
 impl Journal {
-    /// A journal in memory, of at most `bytes_max` bytes over all rooms; beyond that the oldest events are dropped.
-    #[must_use]
-    pub fn in_memory(bytes_max: usize) -> Self {
-        Self(Arc::new(Mutex::new(Memory {
-            rooms: BTreeMap::new(),
-            order: VecDeque::new(),
-            bytes: 0,
-            bytes_max,
-        })))
-    }
-
-    /// Keeps `entries`, in order. Returns where history was dropped to make room, once for each room.
-    #[must_use]
-    pub fn append(&self, entries: Vec<Entry>) -> Vec<Dropped> {
-        let mut memory = self.lock();
-        for entry in entries {
-            memory.push(entry);
-        }
-        memory.drop_oldest()
-    }
-
     /// Reads at most `limit` events of `room`. A room without history is empty.
-    #[must_use]
-    pub fn read(&self, room: &str, range: Range, limit: usize) -> Page {
-        let memory = self.lock();
-        let Some(log) = memory.rooms.get(room) else {
-            return Page::default();
-        };
-        log.read(range, limit)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Memory {
-    fn push(&mut self, entry: Entry) {
-        self.bytes += entry.frame.len() + ENTRY_BYTES;
-        self.order.push_back(Arc::clone(&entry.room));
-        let log = self.rooms.entry(entry.room).or_insert_with(|| Log {
-            first: entry.sequence,
-            frames: VecDeque::new(),
-        });
-        log.frames.push_back(entry.frame);
-    }
-
-    fn drop_oldest(&mut self) -> Vec<Dropped> {
-        let mut dropped = BTreeMap::new();
-        while self.bytes > self.bytes_max {
-            let Some(room) = self.order.pop_front() else {
-                break;
-            };
-            let Some(log) = self.rooms.get_mut(&room) else {
-                continue;
-            };
-            if let Some(frame) = log.frames.pop_front() {
-                self.bytes -= frame.len() + ENTRY_BYTES;
-                log.first += 1;
-                dropped.insert(room, log.first);
-            }
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Failed`]; [`Fault::Damaged`] if what is stored is not what was written.
+    pub async fn read(&self, room: &str, range: Range, limit: usize) -> Result<Page, Fault> {
+        match &self.0 {
+            Form::Memory(reader) => Ok(reader.read(room, range, limit)),
+            Form::Sqlite(readers) => readers.read(room, range, limit).await,
         }
-        dropped
-            .into_iter()
-            .map(|(room, first)| Dropped { room, first })
-            .collect()
     }
 }
 
-impl Log {
-    fn read(&self, range: Range, limit: usize) -> Page {
-        let end = self.first + self.frames.len() as u64;
-        let (from, until) = match range {
-            Range::After { after, before } => {
-                let from = after.saturating_add(1).clamp(self.first, end);
+impl Range {
+    /// The sequences that are asked for of a room that keeps `first` to `head`: from the first number up to, not
+    /// including, the second.
+    fn within(self, first: u64, head: u64) -> (u64, u64) {
+        let end = head + 1;
+        match self {
+            Self::After { after, before } => {
+                let from = after.saturating_add(1).clamp(first, end);
                 let until = if before == 0 { end } else { before };
                 (from, until.clamp(from, end))
             }
-            Range::Before(before) => (self.first, before.clamp(self.first, end)),
-        };
-        let index = |sequence: u64| usize::try_from(sequence - self.first).unwrap_or(usize::MAX);
-        let asked = index(from)..index(until);
-        let mut bytes = 0;
-        let mut fits = |at: &usize| {
-            let first = bytes == 0;
-            bytes += self.frames[*at].len();
-            first || bytes <= PAGE_BYTES_MAX
-        };
-        let taken = match range {
-            Range::After { .. } => {
-                let count = asked.clone().take(limit).take_while(&mut fits).count();
-                asked.start..asked.start + count
-            }
-            Range::Before(_) => {
-                let count = asked
-                    .clone()
-                    .rev()
-                    .take(limit)
-                    .take_while(&mut fits)
-                    .count();
-                asked.end - count..asked.end
-            }
-        };
-        Page {
-            more: taken != asked,
-            events: (self.first + taken.start as u64..)
-                .zip(self.frames.range(taken).cloned())
-                .collect(),
+            Self::Before(before) => (first, before.clamp(first, end)),
         }
+    }
+
+    /// Whether the newest events are wanted, rather than the oldest.
+    fn is_backwards(self) -> bool {
+        matches!(self, Self::Before(_))
+    }
+
+    /// The page of a room that keeps `first` to `head`, with at most `limit` events, which `next` gives one after the
+    /// other in the direction of reading.
+    fn page<E>(
+        self,
+        (first, head): (u64, u64),
+        limit: usize,
+        mut next: impl FnMut(u64) -> Result<Frame, E>,
+    ) -> Result<Page, E> {
+        let (from, until) = self.within(first, head);
+        let mut space = Space::of_page(limit);
+        let mut events = Vec::new();
+        for distance in 0..until - from {
+            let sequence = if self.is_backwards() {
+                until - 1 - distance
+            } else {
+                from + distance
+            };
+            if space.events == 0 {
+                break;
+            }
+            let frame = next(sequence)?;
+            if !space.take(&frame) {
+                break;
+            }
+            events.push((sequence, frame));
+        }
+        if self.is_backwards() {
+            events.reverse();
+        }
+        Ok(Page {
+            more: (events.len() as u64) < until - from,
+            events,
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::v1::ServerMessage;
+/// How much more fits on a page.
+#[derive(Debug)]
+struct Space {
+    events: usize,
+    bytes: usize,
+    is_empty: bool,
+}
 
-    fn entry(room: &str, sequence: u64) -> Entry {
-        Entry {
-            room: room.into(),
-            sequence,
-            frame: Frame::of(&ServerMessage {
-                sequence,
-                msg_stream: "x".repeat(100),
-                ..ServerMessage::default()
-            }),
+impl Space {
+    fn of_page(limit: usize) -> Self {
+        Self {
+            events: limit,
+            bytes: PAGE_BYTES_MAX,
+            is_empty: true,
         }
     }
 
-    fn sequences(page: &Page) -> Vec<u64> {
-        page.events.iter().map(|(sequence, _)| *sequence).collect()
-    }
-
-    fn ten_events() -> Journal {
-        let journal = Journal::in_memory(1 << 20);
-        let dropped = journal.append((1..=10).map(|n| entry("lobby", n)).collect());
-        assert!(dropped.is_empty());
-        journal
-    }
-
-    #[test]
-    fn a_range_is_read_forwards() {
-        let journal = ten_events();
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: 3,
-                before: 8,
-            },
-            100,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![4, 5, 6, 7], false));
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: 0,
-                before: 0,
-            },
-            3,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![1, 2, 3], true));
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: 10,
-                before: 0,
-            },
-            3,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![], false));
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: u64::MAX,
-                before: 2,
-            },
-            3,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![], false));
-    }
-
-    #[test]
-    fn a_range_is_read_backwards() {
-        let journal = ten_events();
-        let page = journal.read("lobby", Range::Before(8), 3);
-        assert_eq!((sequences(&page), page.more), (vec![5, 6, 7], true));
-        let page = journal.read("lobby", Range::Before(3), 3);
-        assert_eq!((sequences(&page), page.more), (vec![1, 2], false));
-        let page = journal.read("lobby", Range::Before(u64::MAX), 1);
-        assert_eq!((sequences(&page), page.more), (vec![10], true));
-    }
-
-    #[test]
-    fn a_page_is_bounded_in_bytes_from_the_side_that_it_is_read_from() {
-        let large = |sequence| Entry {
-            frame: Frame::of(&ServerMessage {
-                msg_stream: "x".repeat(PAGE_BYTES_MAX / 3),
-                ..ServerMessage::default()
-            }),
-            ..entry("lobby", sequence)
-        };
-        let journal = Journal::in_memory(1 << 30);
-        assert!(journal.append((1..=5).map(large).collect()).is_empty());
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: 0,
-                before: 0,
-            },
-            100,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![1, 2], true));
-        let page = journal.read("lobby", Range::Before(6), 100);
-        assert_eq!((sequences(&page), page.more), (vec![4, 5], true));
-        let huge = Entry {
-            frame: Frame::of(&ServerMessage {
-                msg_stream: "x".repeat(2 * PAGE_BYTES_MAX),
-                ..ServerMessage::default()
-            }),
-            ..entry("lobby", 6)
-        };
-        assert!(journal.append(vec![huge]).is_empty());
-        let page = journal.read(
-            "lobby",
-            Range::After {
-                after: 5,
-                before: 0,
-            },
-            100,
-        );
-        assert_eq!((sequences(&page), page.more), (vec![6], false));
-    }
-
-    #[test]
-    fn a_room_without_history_is_empty() {
-        let page = ten_events().read("elsewhere", Range::Before(8), 3);
-        assert!(page.events.is_empty() && !page.more);
-    }
-
-    #[test]
-    fn the_oldest_events_of_all_rooms_fall_out_first_and_it_is_told() {
-        let cost = entry("a", 1).frame.len() + ENTRY_BYTES;
-        let journal = Journal::in_memory(4 * cost);
-        assert!(
-            journal
-                .append(vec![entry("a", 1), entry("b", 1), entry("a", 2)])
-                .is_empty()
-        );
-        let dropped = journal.append(vec![entry("b", 2), entry("b", 3), entry("b", 4)]);
-        let told: Vec<_> = dropped.iter().map(|d| (&*d.room, d.first)).collect();
-        assert_eq!(told, [("a", 2), ("b", 2)]);
-        let page = journal.read(
-            "b",
-            Range::After {
-                after: 0,
-                before: 0,
-            },
-            10,
-        );
-        assert_eq!(sequences(&page), [2, 3, 4]);
+    /// Whether `frame` fits; if so, it has taken its place.
+    fn take(&mut self, frame: &Frame) -> bool {
+        let fits = self.events > 0 && (self.is_empty || frame.len() <= self.bytes);
+        if fits {
+            self.events -= 1;
+            self.bytes = self.bytes.saturating_sub(frame.len());
+            self.is_empty = false;
+        }
+        fits
     }
 }

@@ -1,9 +1,11 @@
 //! Gives all commands one order, and carries each through the rules, the journal and the feed.
 //!
-//! `local`: a queue inside this process and one task that owns the state, so that there is nothing to lock. Whatever
-//! waits is taken as one batch: folded, stored, answered, made visible. Nobody is told or sees what is not stored.
+//! `local`: a queue inside this process and one [`Sequencer`] that owns the state, so that there is nothing to lock.
+//! Whatever waits is taken as one batch: folded, stored, answered, made visible. Nobody is told or sees what is not
+//! stored. No timer fills a batch: while one is being stored the next one gathers, and an idle order answers at once.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -15,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     feed::{Feed, Feeds},
-    journal::{Dropped, Entry, Journal},
+    journal::{Batch, Dropped, Entry, Extent, Fault, Writer},
     room::{Action, Answer, Command, Outcome, Service},
     telemetry::{
         EventName, Facts, Step,
@@ -66,19 +68,20 @@ pub type Reply = Box<dyn FnOnce(Outcome) + Send>;
 pub struct Stopped;
 
 impl Order {
-    /// An order over `service`, and the task's future that its owner must run until it ends, which it does once all
-    /// clones of the inlet are dropped.
+    /// An order over `service`, and its sequencer, which its owner must run.
+    #[must_use]
     pub fn local(
         service: Service,
-        journal: Journal,
+        writer: Writer,
         feeds: Feeds,
         log: ServerLog,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ) -> (Self, Sequencer) {
         let (sender, jobs) = mpsc::channel(QUEUE_COMMANDS);
         let clock = Arc::new(AtomicI64::new(service.now()));
         let sequencer = Sequencer {
+            jobs,
             service,
-            journal,
+            writer,
             feeds,
             log,
             clock: Arc::clone(&clock),
@@ -87,7 +90,7 @@ impl Order {
             jobs: sender,
             clock,
         };
-        (order, sequencer.run(jobs))
+        (order, sequencer)
     }
 
     /// What the service's clock shows, as of the last command that was answered.
@@ -148,9 +151,10 @@ impl Order {
 }
 
 /// The one place where commands meet the state.
-struct Sequencer {
+pub struct Sequencer {
+    jobs: mpsc::Receiver<Job>,
     service: Service,
-    journal: Journal,
+    writer: Writer,
     feeds: Feeds,
     log: ServerLog,
     clock: Arc<AtomicI64>,
@@ -165,24 +169,61 @@ struct Folded {
     reply: Reply,
 }
 
+/// What a batch of commands has changed of the state, beside the clock.
+#[derive(Default)]
+struct Changed {
+    rooms: BTreeSet<Arc<str>>,
+    members: BTreeSet<(Arc<str>, i32)>,
+}
+
 impl Sequencer {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
-        while jobs.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
-            self.process(&mut batch);
+    /// Carries commands until all clones of the inlet are dropped, or storing fails.
+    ///
+    /// Where storing waits for a disk this runs on a thread of its own, which ends likewise if this future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says when it cannot store or read. Whoever waited for an answer then hears [`Stopped`]: nothing
+    /// of the batch was told to anybody. The process is to end, and to find out from the disk what is true.
+    pub async fn run(self) -> Result<(), Fault> {
+        if !self.writer.blocks() {
+            return self.run_as_task().await;
+        }
+        match tokio::task::spawn_blocking(|| self.run_as_thread()).await {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends, and this future with it.
+            Err(_) => std::future::pending().await,
         }
     }
 
-    fn process(&mut self, batch: &mut Vec<Job>) {
+    async fn run_as_task(mut self) -> Result<(), Fault> {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
+        while self.jobs.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+            self.process(&mut batch)?;
+        }
+        self.writer.close()
+    }
+
+    fn run_as_thread(mut self) -> Result<(), Fault> {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
+        while self.jobs.blocking_recv_many(&mut batch, BATCH_COMMANDS_MAX) > 0 {
+            self.process(&mut batch)?;
+        }
+        self.writer.close()
+    }
+
+    fn process(&mut self, batch: &mut Vec<Job>) -> Result<(), Fault> {
         let mut folded = Vec::with_capacity(batch.len());
         let mut looks = Vec::new();
+        let mut changed = Changed::default();
         for job in batch.drain(..) {
             match job {
-                Job::Command(submission) => folded.push(self.fold(*submission)),
+                Job::Command(submission) => folded.push(self.fold(*submission, &mut changed)?),
                 Job::Look(look) => looks.push(look),
             }
         }
-        let stored = self.store(&folded);
+        let stored = self.store(&folded, changed)?;
         self.clock.store(self.service.now(), Ordering::Release);
         // Answers before events: a notice is in its subscriber's outbox, and a leaver's stream has its end, before the
         // events that they must not come after are there to be read.
@@ -193,21 +234,37 @@ impl Sequencer {
         for look in looks {
             look(&self.service);
         }
+        Ok(())
     }
 
-    fn fold(&mut self, submission: Submission) -> Folded {
+    fn fold(&mut self, submission: Submission, changed: &mut Changed) -> Result<Folded, Fault> {
         let room = submission.command.room.clone();
+        if let Some(after) = self.service.forgotten(&room) {
+            let past = self.writer.past(&room, after)?;
+            self.service.recall(&room, past);
+        }
+        let before = self.service.extent(&room);
         let outcome = self.service.apply(submission.command);
-        Folded {
+        if self.service.extent(&room) != before {
+            changed.rooms.insert(self.feeds.open(&room).room().clone());
+        }
+        if let Some(id) = whose_membership(&outcome) {
+            changed.members.insert((room.as_str().into(), id));
+        }
+        Ok(Folded {
             outcome,
             recipients: self.service.population(&room),
             span: submission.span,
             reply: submission.reply,
-        }
+        })
     }
 
-    /// Makes the batch's events safe; nobody has seen them yet.
-    fn store(&mut self, folded: &[Folded]) -> Vec<(Arc<Feed>, Entry)> {
+    /// Makes the batch safe; nobody has seen it yet.
+    fn store(
+        &mut self,
+        folded: &[Folded],
+        changed: Changed,
+    ) -> Result<Vec<(Arc<Feed>, Entry)>, Fault> {
         let events = folded.iter().flat_map(|done| &done.outcome.events);
         let stored: Vec<_> = events
             .map(|event| {
@@ -221,7 +278,8 @@ impl Sequencer {
             })
             .collect();
         let entries = stored.iter().map(|(_, entry)| entry.clone()).collect();
-        for Dropped { room, first } in self.journal.append(entries) {
+        let dropped = self.writer.store(self.batch(entries, changed))?;
+        for Dropped { room, first } in dropped {
             // No logical time passes: what is dropped from a history is no event of it.
             let _ = self.service.apply(Command {
                 room: room.to_string(),
@@ -231,7 +289,34 @@ impl Sequencer {
                 action: Action::Trim { first },
             });
         }
-        stored
+        Ok(stored)
+    }
+
+    fn batch(&self, entries: Vec<Entry>, changed: Changed) -> Batch {
+        let rooms = changed.rooms.into_iter().map(|room| {
+            let (first, head) = self.service.extent(&room);
+            Extent { room, head, first }
+        });
+        let members = changed.members.into_iter().map(|(room, id)| {
+            let member = self.service.member(&room, id).cloned();
+            (room, id, member)
+        });
+        Batch {
+            entries,
+            rooms: rooms.collect(),
+            members: members.collect(),
+            clock: self.service.now(),
+            incarnations: self.service.incarnations(),
+        }
+    }
+}
+
+/// The participant that came, continued or went.
+fn whose_membership(outcome: &Outcome) -> Option<i32> {
+    match (&outcome.answer, outcome.events.last()) {
+        (Answer::Joined { id, .. }, _) => Some(*id),
+        (Answer::Left { .. }, Some(leave)) => Some(leave.sender_id),
+        _ => None,
     }
 }
 

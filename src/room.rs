@@ -12,6 +12,7 @@ mod identity;
 mod outcome;
 mod recent;
 mod rules;
+mod snapshot;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use self::{
     command::{Action, Command, Join, Poster, Resume},
     identity::{Digest, Incarnation},
     outcome::{Answer, Event, Kind, Outcome, Refusal, Refused, Rejection},
+    snapshot::{Past, RoomSnapshot, Snapshot},
 };
 use self::{recent::Recent, text::NameKey};
 use crate::{clock::LamportClock, config::Limits};
@@ -28,6 +30,9 @@ use crate::{clock::LamportClock, config::Limits};
 ///
 /// Unit: events. At `limits.message_bytes` each that is 8 MiB for one request; asking for more gives this many.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
+
+/// How many events a room lets go of with each new one, while it has more than `limits.history_events`.
+const TRIMMED_PER_EVENT: u64 = 16;
 
 /// The whole state of the service: one Lamport clock (in Lamport's terms the service is one process, however many rooms
 /// and servers it has) and its rooms.
@@ -100,13 +105,7 @@ impl Service {
     /// A service with no history yet. `epoch` is the new history's identity.
     #[must_use]
     pub fn new(epoch: String, limits: Limits) -> Self {
-        Self {
-            epoch,
-            limits,
-            clock: LamportClock::default(),
-            incarnations: 0,
-            rooms: BTreeMap::new(),
-        }
+        Self::restore(Snapshot::new(epoch), limits)
     }
 
     /// The identity of this history.
@@ -168,7 +167,9 @@ impl Service {
         rules::apply(self, command)
     }
 
-    fn extent(&self, room: &str) -> (u64, u64) {
+    /// The oldest sequence of `room` that can be read, and the last one given out.
+    #[must_use]
+    pub fn extent(&self, room: &str) -> (u64, u64) {
         self.rooms
             .get(room)
             .map_or((1, 0), |room| (room.first, room.head))
@@ -198,6 +199,17 @@ impl Room {
             head: 0,
             first: 1,
             recent: Recent::default(),
+        }
+    }
+
+    /// Lets go of the oldest events beyond the last `kept`; 0 keeps all.
+    ///
+    /// Of a room that has many more (the setting was lowered) only some with each new event, so that no event waits for
+    /// a million others to be removed.
+    fn keep(&mut self, kept: u64) {
+        if kept > 0 {
+            let oldest = (self.head + 1).saturating_sub(kept);
+            self.first = self.first.max(oldest.min(self.first + TRIMMED_PER_EVENT));
         }
     }
 

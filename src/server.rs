@@ -1,6 +1,8 @@
 //! The server: gRPC in front of the order, the journal and the feeds.
 
+mod absent;
 mod chat;
+mod history;
 mod inbound;
 mod incoming;
 mod outbox;
@@ -13,13 +15,13 @@ mod until_drain;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     net::TcpListener,
+    task::JoinError,
     time::{Instant, timeout_at},
 };
 use tokio_util::{
@@ -32,6 +34,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 pub use incoming::Listener;
 
 use self::{
+    absent::Absent,
     chat::Streams,
     incoming::Incoming,
     outbox::Outbox,
@@ -41,10 +44,10 @@ use self::{
     until_drain::UntilDrain,
 };
 use crate::{
-    config::{self, Config, Limits},
+    config::{self, Config, Data, Limits},
     feed::Feeds,
-    journal::Journal,
-    order::Order,
+    journal::{self, Journal, Opened},
+    order::{Order, Sequencer},
     room::{Digest, Service},
     telemetry::{Tracer, log::ServerLog},
     wire::DESCRIPTORS,
@@ -87,7 +90,11 @@ pub struct Server<L = TcpListener> {
     config: config::Server,
     shared: Shared,
     log: ServerLog,
-    sequencer: Pin<Box<dyn Future<Output = ()> + Send>>,
+    sequencer: Sequencer,
+    /// Who was there when the history ended.
+    absent: Absent,
+    /// The rooms of the history as it was opened.
+    rooms: Vec<Arc<str>>,
 }
 
 /// Why a server does not start, or ends before it is told to.
@@ -102,6 +109,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The history cannot be opened, read or written.
+    #[error(transparent)]
+    History(#[from] journal::Fault),
     /// The transport failed.
     #[error("the server cannot go on")]
     Transport(#[from] tonic::transport::Error),
@@ -158,27 +168,39 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Listen`]
+    /// [`ServeError::Listen`], [`ServeError::History`]
     pub async fn bind(config: &Config, tracer: Tracer) -> Result<Self, ServeError> {
         let address = config.server.listen;
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
-        Ok(Self::on(listener, config, tracer))
+        Self::on(listener, config, tracer)
     }
 }
 
 impl<L: Listener> Server<L> {
     /// Opens the history, for those who come to `listener`; `server.listen` is not looked at.
-    #[must_use]
-    pub fn on(listener: L, config: &Config, tracer: Tracer) -> Self {
-        let epoch = random_hex();
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::History`]
+    pub fn on(listener: L, config: &Config, tracer: Tracer) -> Result<Self, ServeError> {
+        let Opened {
+            writer,
+            journal,
+            snapshot,
+        } = open_history(config)?;
         let limits = config.limits.clone();
-        let journal = Journal::in_memory(limits.memory_bytes);
-        let feeds = Feeds::new(limits.rooms);
-        let service = Service::new(epoch.clone(), limits.clone());
+        let epoch = snapshot.epoch.clone();
+        let rooms: Vec<_> = (snapshot.rooms.iter())
+            .map(|room| Arc::from(room.name.as_str()))
+            .collect();
+        let heads = (snapshot.rooms.iter()).map(|room| (room.name.as_str(), room.head));
+        let feeds = Feeds::restore(heads, limits.rooms);
+        let absent = Absent::of(&snapshot);
+        let service = Service::restore(snapshot, limits.clone());
         let log = ServerLog::new(&config.telemetry);
-        let (order, sequencer) = Order::local(service, journal.clone(), feeds.clone(), log);
+        let (order, sequencer) = Order::local(service, writer, feeds.clone(), log);
         let shared = Shared {
             epoch,
             limits,
@@ -193,13 +215,15 @@ impl<L: Listener> Server<L> {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         };
-        Self {
+        Ok(Self {
             listener,
             config: config.server.clone(),
             shared,
             log,
-            sequencer: Box::pin(sequencer),
-        }
+            sequencer,
+            absent,
+            rooms,
+        })
     }
 
     /// The address it listens on.
@@ -216,7 +240,8 @@ impl<L: Listener> Server<L> {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Transport`]
+    /// [`ServeError::Transport`]; [`ServeError::History`] as soon as an event cannot be stored, or what is stored turns
+    /// out to be damaged.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
         let Self {
             listener,
@@ -224,28 +249,18 @@ impl<L: Listener> Server<L> {
             shared,
             log,
             sequencer,
+            absent,
+            rooms,
         } = self;
         // Owned: whoever drops this future ends them.
-        let mut sequencer = AbortOnDropHandle::new(tokio::spawn(sequencer));
+        let mut sequencer = AbortOnDropHandle::new(tokio::spawn(sequencer.run()));
         let shared = Arc::new(shared);
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
-        let routes = Routes::new(ChatService(Arc::clone(&shared)))
-            .add_service(OriginalChatService(Arc::clone(&shared)))
-            .add_service(health_service)
-            // As grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
-            .add_service(UntilDrain::new(
-                reflection().build_v1().expect(OWN_DESCRIPTORS),
-                shared.draining.clone(),
-            ))
-            .add_service(UntilDrain::new(
-                reflection().build_v1alpha().expect(OWN_DESCRIPTORS),
-                shared.draining.clone(),
-            ));
         let address = listener.local_addr();
         let drained = CancellationToken::new();
         let serving = transport(&config)
-            .add_routes(routes)
+            .add_routes(routes(&shared).add_service(health_service))
             .serve_with_incoming_shutdown(
                 Incoming::new(listener, &config),
                 drained.clone().cancelled_owned(),
@@ -255,35 +270,74 @@ impl<L: Listener> Server<L> {
         if let Ok(address) = address {
             log.running(address);
         }
+        shared.tasks.spawn(absent.expect_back(Arc::clone(&shared)));
 
-        let early = tokio::select! {
-            () = stop.cancelled() => None,
-            ended = &mut serving => Some(ended),
-        };
+        let (mut served, mut stored) = (None, None);
+        let mut damage = None;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = &mut serving => served = Some(ended),
+            ended = &mut sequencer => stored = Some(ended),
+            fault = history::keep(&shared, rooms) => damage = Some(fault),
+        }
         tracing::info!("Chit Chat service stopping: telling everybody");
         let deadline = Instant::now() + config.drain_timeout;
         shared.drain(&health, deadline).await;
         drained.cancel();
-        let ended = match early {
-            Some(ended) => Some(ended),
-            None => timeout_at(deadline, &mut serving).await.ok(),
-        };
-        if ended.is_none() {
+        if served.is_none() {
+            served = timeout_at(deadline, &mut serving).await.ok();
+        }
+        if served.is_none() {
             serving.abort();
         }
         drop(shared);
         // The order ends by itself once nobody can submit to it; what does not end in time is cut.
-        let _ = timeout_at(deadline, &mut sequencer).await;
-        log.stopped(match ended {
+        if stored.is_none() {
+            stored = timeout_at(deadline, &mut sequencer).await.ok();
+        }
+        log.stopped(match served {
             Some(_) => "everybody was told",
             None => "connections that did not close in time were cut",
         });
-        match ended {
-            Some(Ok(ended)) => Ok(ended?),
-            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
-            None => Ok(()),
+        if let Some(damage) = damage {
+            return Err(damage.into());
         }
+        unless_panicked(stored).unwrap_or(Ok(()))?;
+        unless_panicked(served).unwrap_or(Ok(()))?;
+        Ok(())
     }
+}
+
+/// What a task ended with, if it has; a panic of it goes on here.
+fn unless_panicked<T>(ended: Option<Result<T, JoinError>>) -> Option<T> {
+    match ended? {
+        Ok(ended) => Some(ended),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn open_history(config: &Config) -> Result<Opened, journal::Fault> {
+    // The identity of a history that begins.
+    let epoch = random_hex();
+    match &config.server.data {
+        Data::Memory => Ok(journal::in_memory(epoch, config.limits.memory_bytes)),
+        Data::Directory(directory) => journal::in_directory(directory, epoch),
+    }
+}
+
+/// Everything that can be called but health.
+fn routes(shared: &Arc<Shared>) -> Routes {
+    Routes::new(ChatService(Arc::clone(shared)))
+        .add_service(OriginalChatService(Arc::clone(shared)))
+        // As grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
+        .add_service(UntilDrain::new(
+            reflection().build_v1().expect(OWN_DESCRIPTORS),
+            shared.draining.clone(),
+        ))
+        .add_service(UntilDrain::new(
+            reflection().build_v1alpha().expect(OWN_DESCRIPTORS),
+            shared.draining.clone(),
+        ))
 }
 
 impl Shared {

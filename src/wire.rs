@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::room::{Event, Kind, text};
+use crate::room::{Event, Kind, Past, text};
 
 /// Generated from `proto/chitchat/v1/chat.proto`.
 #[allow(clippy::all, clippy::unwrap_used, unreachable_pub, missing_docs)]
@@ -48,6 +48,22 @@ impl Frame {
         Self(bytes.freeze())
     }
 
+    /// A message that is encoded already.
+    #[must_use]
+    pub fn of_encoded(message: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+        bytes.put_u8(0);
+        bytes.put_u32(u32::try_from(message.len()).expect("no message of ours comes near 4 GiB"));
+        bytes.put_slice(message);
+        Self(bytes.freeze())
+    }
+
+    /// The encoded message, without gRPC's prefix.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.0[PREFIX_BYTES..]
+    }
+
     /// The bytes, shared, not copied.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
@@ -67,7 +83,7 @@ impl Frame {
     ///
     /// If the bytes are not a message of that type, which for a frame made by [`Frame::of`] does not happen.
     pub fn decode<M: prost::Message + Default>(&self) -> Result<M, prost::DecodeError> {
-        M::decode(&self.0[PREFIX_BYTES..])
+        M::decode(self.message())
     }
 }
 
@@ -95,6 +111,21 @@ pub fn event(event: &Event) -> v1::ServerMessage {
         notice: None,
         welcome: None,
     }
+}
+
+/// What the rules remember of an event, so that a retry of it is recognized; none if it is not a message with an id.
+#[must_use]
+pub fn past(event: &v1::ServerMessage) -> Option<Past> {
+    let is_message = event.r#type == i32::from(v1::EventType::Message);
+    (is_message && !event.message_id.is_empty()).then(|| {
+        Past::new(
+            &event.message_id,
+            &event.sender_name,
+            &event.msg_stream,
+            event.timestamp,
+            event.sequence,
+        )
+    })
 }
 
 /// What the service itself says to one subscriber: the sender, type and sequence that notices and welcomes share.

@@ -4,8 +4,9 @@ use std::io;
 
 use super::{Context, exit::Exit, flags};
 use crate::{
-    config::{self, Data},
-    server::Server,
+    config,
+    journal::Fault,
+    server::{ServeError, Server},
     shutdown,
     telemetry::{Environment, Telemetry, log::Logs},
 };
@@ -23,22 +24,32 @@ pub struct Args {
 /// Serves until it is told to stop.
 ///
 /// # Errors
-/// The address cannot be listened on, or the transport failed.
+/// The address cannot be listened on, the transport failed, or the history cannot be kept: see [`exit_code`].
 pub async fn run(_: Args, context: Context) -> anyhow::Result<Exit> {
     let Context { config, entries } = context;
     let _logs = Logs::start(&config.log, io::stderr());
     let telemetry = Telemetry::start(&config.telemetry, SERVICE, &Environment::of_process());
     tracing::info!("{}", config::summary(&entries));
     let stop = shutdown::on_signal()?;
-    let server = Server::bind(&config, telemetry.tracer()).await?;
-    if let Data::Directory(directory) = &config.server.data {
-        tracing::warn!(
-            "history is kept in memory (limits.memory_bytes) and not in {}",
-            directory.display()
-        );
-    }
-    let served = server.run(stop).await;
+    let served = match Server::bind(&config, telemetry.tracer()).await {
+        Ok(server) => server.run(stop).await,
+        Err(error) => Err(error),
+    };
     telemetry.shutdown();
-    served?;
+    served.map_err(|error| exit_code(&error).because(error))?;
     Ok(Exit::Good)
+}
+
+/// What the process ends with because of `error`.
+fn exit_code(error: &ServeError) -> Exit {
+    match error {
+        ServeError::Listen { .. } | ServeError::Transport(_) => Exit::Failed,
+        ServeError::History(fault) => match fault {
+            Fault::InUse { .. } => Exit::DataInUse,
+            Fault::Damaged { .. } => Exit::Damaged,
+            Fault::Newer { .. } => Exit::NewerSchema,
+            Fault::Unsuitable { .. } => Exit::Usage,
+            Fault::Failed { .. } => Exit::StorageFailed,
+        },
+    }
 }

@@ -61,6 +61,7 @@ const fn whole(from: i64, to: i64, unit: &'static str) -> Rule {
 const SHORT: Duration = Duration::from_millis(100);
 const MINUTES: Duration = Duration::from_secs(5 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
 const TIB: i64 = 1 << 40;
@@ -139,6 +140,16 @@ pub static SETTINGS: &[Setting] = &[
         "limits.dedup_events",
         whole(1, 10_000_000, "events"),
         "events per room whose `message_id` is remembered, so that a retry is stored once",
+    ),
+    setting(
+        "limits.history_events",
+        whole(0, 1 << 40, "events"),
+        "events that each room keeps; 0 is no limit",
+    ),
+    setting(
+        "limits.history_age",
+        duration(Duration::ZERO, CENTURY),
+        "how long each event is kept; 0s is no limit",
     ),
     setting(
         "limits.rooms",
@@ -222,6 +233,19 @@ const BONDS: &[Bond] = &[
                     "limits.message_bytes ({}) must be at least {needed}: limits.text_bytes ({}), {CHAR_BYTES} times \
                      limits.name_chars ({}), and {MESSAGE_OVERHEAD}",
                     limits.message_bytes, limits.text_bytes, limits.name_chars
+                )
+            })
+        },
+    },
+    Bond {
+        keys: &["limits.history_events", "limits.dedup_events"],
+        broken: |Config { limits, .. }| {
+            let kept = limits.history_events;
+            (kept > 0 && kept < limits.dedup_events as u64).then(|| {
+                format!(
+                    "limits.history_events ({kept}) must be at least limits.dedup_events ({}): a retry is recognized by \
+                     what is kept",
+                    limits.dedup_events
                 )
             })
         },

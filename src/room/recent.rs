@@ -11,6 +11,7 @@ use super::{Answer, Digest, Outcome};
 pub(super) struct Recent {
     results: BTreeMap<Digest, First>,
     order: VecDeque<(u64, Digest)>,
+    forgotten: bool,
 }
 
 /// The first result of a message id.
@@ -36,6 +37,18 @@ impl First {
 }
 
 impl Recent {
+    /// Of a room whose past has not been read yet.
+    pub(super) fn forgotten() -> Self {
+        Self {
+            forgotten: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
     pub(super) fn get(&self, key: Digest) -> Option<First> {
         self.results.get(&key).copied()
     }

@@ -426,10 +426,12 @@ impl Step<'_> {
         let sent_timestamp = self.possible_timestamp();
         let timestamp = self.tick();
         let window = self.service.limits.dedup_events as u64;
+        let kept = self.service.limits.history_events;
         let room = self.opened();
         room.head += 1;
         room.recent
             .forget_before((room.head + 1).saturating_sub(window));
+        room.keep(kept);
         Event {
             sequence: room.head,
             timestamp,
@@ -459,11 +461,11 @@ fn check_message_id(message_id: &str) -> Result<(), Rejection> {
 }
 
 /// What a message id is remembered by.
-fn key(message_id: &str) -> Digest {
+pub(super) fn key(message_id: &str) -> Digest {
     Digest::of(&[message_id.as_bytes()])
 }
 
 /// What makes two messages the same.
-fn content(name: &str, text: &str) -> Digest {
+pub(super) fn content(name: &str, text: &str) -> Digest {
     Digest::of(&[name.as_bytes(), text.as_bytes()])
 }

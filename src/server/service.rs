@@ -113,7 +113,7 @@ async fn route(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
         }
         "GetHistory" => {
             unary(&shared, request, async |request| {
-                get_history(&shared, &request)
+                get_history(&shared, &request).await
             })
             .await
         }
@@ -260,7 +260,10 @@ async fn send_message(
     }
 }
 
-fn get_history(shared: &Shared, request: &GetHistoryRequest) -> Result<GetHistoryResponse, Status> {
+async fn get_history(
+    shared: &Shared,
+    request: &GetHistoryRequest,
+) -> Result<GetHistoryResponse, Status> {
     let room = room_named(&request.room)?;
     let range = match (request.after_sequence, request.before_sequence) {
         (0, before) if before > 0 => Range::Before(before),
@@ -270,7 +273,8 @@ fn get_history(shared: &Shared, request: &GetHistoryRequest) -> Result<GetHistor
         0 => PAGE_EVENTS_DEFAULT,
         limit => limit.min(PAGE_EVENTS_MAX),
     };
-    let page = shared.journal.read(&room, range, limit);
+    let page = shared.journal.read(&room, range, limit).await;
+    let page = page.map_err(|fault| Status::from(&fault))?;
     let events = page
         .events
         .iter()

@@ -2,10 +2,13 @@
 //!
 //! The proto's table says what each asks of a client.
 
+use std::error::Error as _;
+
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
+    journal,
     order::Stopped,
     room::{Refusal, Rejection},
 };
@@ -62,6 +65,23 @@ impl From<Fault> for Status {
 impl From<Stopped> for Status {
     fn from(stopped: Stopped) -> Self {
         status(Code::Unavailable, "ORDER", None, stopped.to_string())
+    }
+}
+
+/// The history cannot be read. Where it lives is for the operator's eyes alone.
+impl From<&journal::Fault> for Status {
+    fn from(fault: &journal::Fault) -> Self {
+        tracing::error!("a reader was not served: {fault}: {:?}", fault.source());
+        match fault {
+            journal::Fault::Damaged { .. } => {
+                let words = "this part of the history is damaged, and is not shown";
+                status(Code::DataLoss, "DAMAGED", None, words.into())
+            }
+            _ => {
+                let words = "the history cannot be read at present";
+                status(Code::Unavailable, "STORAGE", None, words.into())
+            }
+        }
     }
 }
 

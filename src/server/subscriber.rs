@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     feed::{Read, Reader},
-    journal::{Journal, Range},
+    journal::{self, Journal, Page, Range},
     order::Order,
     room::PAGE_EVENTS_MAX,
     wire::{Frame, notice, v1::NoticeCode},
@@ -32,12 +32,27 @@ pub(super) struct Sources {
     pub(super) order: Order,
 }
 
+impl Sources {
+    fn catch_up(&self, reader: &Reader, after: u64, until: u64) -> CatchingUp {
+        let (journal, room) = (self.journal.clone(), Arc::clone(reader.room()));
+        let range = Range::After {
+            after,
+            before: until.saturating_add(1),
+        };
+        Box::pin(async move { journal.read(&room, range, PAGE_EVENTS_MAX).await })
+    }
+}
+
+type CatchingUp = Pin<Box<dyn Future<Output = Result<Page, journal::Fault>> + Send>>;
+
 /// One subscriber.
 pub(super) struct Subscriber {
     sources: Sources,
     outbox: Arc<Outbox>,
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     reader: Option<Reader>,
+    /// A page of the past that is being read, because the feed does not hold it any more.
+    catching_up: Option<CatchingUp>,
     /// The last sequence that was sent, or skipped.
     cursor: u64,
     /// Frames after `cursor` that are taken and not sent yet.
@@ -58,6 +73,7 @@ impl Subscriber {
             outbox,
             draining: Some(Box::pin(draining)),
             reader: None,
+            catching_up: None,
             cursor: 0,
             taken: VecDeque::new(),
             cleared: 0,
@@ -112,37 +128,50 @@ impl Subscriber {
     ///
     /// # Errors
     ///
-    /// The next event fell out of the history while this subscriber was on its way to it. A gap is never silent, so the
-    /// stream ends here, whatever else waits in the outbox for events that will not come.
+    /// The next event fell out of the history while this subscriber was on its way to it, or cannot be read. A gap is
+    /// never silent, so the stream ends here, whatever else waits in the outbox for events that will not come.
     fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         let Some(reader) = &self.reader else {
             return Poll::Pending;
         };
-        match reader.read(self.cursor, until, context) {
-            Read::Frames(frames) => self.taken = frames.into(),
-            Read::Nothing => return Poll::Pending,
-            Read::Behind => {
-                let range = Range::After {
-                    after: self.cursor,
-                    before: until.saturating_add(1),
-                };
-                let page = self
-                    .sources
-                    .journal
-                    .read(reader.room(), range, PAGE_EVENTS_MAX);
-                match page.events.first() {
-                    Some((first, _)) if *first == self.cursor + 1 => {
-                        self.taken = page.events.into_iter().map(|(_, frame)| frame).collect();
-                    }
-                    _ => {
-                        let status = Status::from(Fault::TooFarBehind);
-                        self.outbox.interrupt(status.clone());
-                        return Poll::Ready(Err(status));
-                    }
+        if self.catching_up.is_none() {
+            match reader.read(self.cursor, until, context) {
+                Read::Frames(frames) => {
+                    self.taken = frames.into();
+                    return Poll::Ready(Ok(()));
+                }
+                Read::Nothing => return Poll::Pending,
+                Read::Behind => {
+                    self.catching_up = Some(self.sources.catch_up(reader, self.cursor, until))
                 }
             }
         }
-        Poll::Ready(Ok(()))
+        let Some(page) = &mut self.catching_up else {
+            return Poll::Pending;
+        };
+        let page = ready!(page.as_mut().poll(context));
+        self.catching_up = None;
+        match self.next_events(page) {
+            Ok(frames) => {
+                self.taken = frames;
+                Poll::Ready(Ok(()))
+            }
+            Err(status) => {
+                self.outbox.interrupt(status.clone());
+                Poll::Ready(Err(status))
+            }
+        }
+    }
+
+    /// What is on a page of the past, if it begins where this subscriber's reading ended.
+    fn next_events(&self, page: Result<Page, journal::Fault>) -> Result<VecDeque<Frame>, Status> {
+        let events = page.map_err(|fault| Status::from(&fault))?.events;
+        match events.first() {
+            Some((first, _)) if *first == self.cursor + 1 => {
+                Ok(events.into_iter().map(|(_, frame)| frame).collect())
+            }
+            _ => Err(Fault::TooFarBehind.into()),
+        }
     }
 
     /// When the server drains: what the room has until now, for whoever reads; one last notice; then the end.

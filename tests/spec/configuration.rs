@@ -249,7 +249,13 @@ fn a_setting_takes_what_is_at_the_ends_of_its_range_and_nothing_beyond() {
         ("limits.message_bytes", ["1023", "1152", "65536", "65537"]),
         ("limits.rate", ["-1", "0", "1000000", "1000001"]),
         ("limits.clock_jump", ["0", "1", "4294967296", "4294967297"]),
-        ("limits.dedup_events", ["0", "1", "10000000", "10000001"]),
+        // More than limits.history_events' default, 1,000,000, only goes together with more of those.
+        ("limits.dedup_events", ["0", "1", "1000000", "10000001"]),
+        (
+            "limits.history_events",
+            ["-1", "0", "1099511627776", "1099511627777"],
+        ),
+        ("limits.history_age", ["", "0s", "36500d", "36500d 1ns"]),
         ("limits.rooms", ["0", "1", "1000000", "1000001"]),
         (
             "limits.memory_bytes",

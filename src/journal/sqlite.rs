@@ -1,0 +1,171 @@
+//! The history on disk: one SQLite database, `chitchat.db`, and beside it the [`Witness`].
+//!
+//! WAL with `synchronous=FULL`: a transaction that was committed survives a crash of the process and of the machine. One
+//! connection writes, a few others read, and neither waits for the other.
+//!
+//! What is read is checked: each row carries a checksum, sequences must be dense, and the database must have come at
+//! least as far as its witness says. So damage is told and never served, nor taken for a history that is merely shorter.
+
+mod filesystem;
+mod read;
+mod row;
+mod schema;
+mod witness;
+mod write;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+pub(super) use self::{read::Readers, write::Writer};
+use self::{row::Service, witness::Witness};
+use super::{Fault, fault::Cause};
+use crate::room::Snapshot;
+
+/// The database, in the data directory. SQLite puts `-wal` and `-shm` beside it.
+const DATABASE: &str = "chitchat.db";
+
+/// How long a connection waits for a lock of another one.
+///
+/// Unit: milliseconds. Only a foreign program that has the database open can make us wait. When it is over: the reading
+/// or writing fails.
+const BUSY_MILLISECONDS: u64 = 5_000;
+
+/// Opens the history in `directory`.
+pub(super) fn open(directory: &Path, epoch: String) -> Result<(Writer, Readers, Snapshot), Fault> {
+    let place = Place(directory.into());
+    fs::create_dir_all(directory)
+        .map_err(|error| place.failed("make the data directory", error))?;
+    filesystem::check(&place)?;
+    let witness = Witness::lock(&place)?;
+    let database = place.database();
+    refuse_to_begin_again(&place, &witness)?;
+
+    let mut connection =
+        place.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    schema::bring_up_to_date(&place, &mut connection, &epoch)?;
+    let (service, mut snapshot) = row::load(&place, &connection)?;
+    place.check_length(&database, &connection)?;
+
+    let mut writer = Writer::new(place.clone(), connection, witness, service)?;
+    match writer.witnessed() {
+        None => snapshot.epoch = writer.begin_epoch(epoch)?,
+        Some(at) => writer.check_witness(&at)?,
+    }
+    let readers = Readers::new(Arc::new(place))?;
+    Ok((writer, readers, snapshot))
+}
+
+/// A witness without its database: what it has seen is gone, and must not be mistaken for a history that begins.
+fn refuse_to_begin_again(place: &Place, witness: &Witness) -> Result<(), Fault> {
+    let Some(seen) = &witness.seen else {
+        return Ok(());
+    };
+    let bytes = fs::metadata(place.database()).map_or(0, |file| file.len());
+    if bytes == 0 {
+        return Err(place.damaged(format!(
+            "{DATABASE} is missing or empty, and the history {} was kept in it. To begin a new history, remove {} as well",
+            seen.epoch,
+            witness::FILE
+        )));
+    }
+    Ok(())
+}
+
+/// Where the history lives; makes errors that say so.
+#[derive(Debug, Clone)]
+struct Place(PathBuf);
+
+impl Place {
+    fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join(DATABASE)
+    }
+
+    fn connect(&self, flags: OpenFlags) -> Result<Connection, Fault> {
+        let connection =
+            Connection::open_with_flags(self.database(), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+                .map_err(|error| self.fault("open the database", error))?;
+        connection
+            .busy_timeout(std::time::Duration::from_millis(BUSY_MILLISECONDS))
+            .map_err(|error| self.fault("open the database", error))?;
+        Ok(connection)
+    }
+
+    /// The database may not be shorter than it says. SQLite finds out only when it comes to a page that is missing.
+    fn check_length(&self, database: &Path, connection: &Connection) -> Result<(), Fault> {
+        let doing = "measure the database";
+        // With the write-ahead log brought in, all pages are in the one file.
+        let pragma =
+            |name: &str| connection.pragma_query_value(None, name, |row| row::unsigned(row, 0));
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .and_then(|()| Ok(pragma("page_count")? * pragma("page_size")?))
+            .map_err(|error| self.fault(doing, error))
+            .and_then(|expected| {
+                let found = fs::metadata(database)
+                    .map_err(|error| self.failed(doing, error))?
+                    .len();
+                if found < expected {
+                    return Err(self.damaged(format!("{DATABASE} has {found} bytes of {expected}")));
+                }
+                Ok(())
+            })
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> Fault {
+        Fault::Damaged {
+            directory: self.0.clone(),
+            what: what.into(),
+        }
+    }
+
+    fn failed(&self, doing: &'static str, cause: impl Into<Cause>) -> Fault {
+        Fault::Failed {
+            directory: self.0.clone(),
+            doing,
+            source: cause.into(),
+        }
+    }
+
+    /// What an error of SQLite means.
+    fn fault(&self, doing: &'static str, error: rusqlite::Error) -> Fault {
+        let is_damage = match &error {
+            rusqlite::Error::SqliteFailure(failure, _) => matches!(
+                failure.code,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+            ),
+            // What a column holds is not what was put there.
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+            | rusqlite::Error::QueryReturnedNoRows => true,
+            _ => false,
+        };
+        if is_damage {
+            self.damaged(error.to_string())
+        } else {
+            self.failed(doing, error)
+        }
+    }
+}
+
+/// What the service's row is to be when a history begins.
+fn beginning(epoch: &str) -> Service {
+    Service {
+        epoch: epoch.into(),
+        clock: 0,
+        incarnations: 0,
+        commits: 0,
+        rooms: 0,
+        members: 0,
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading the history, beside the one who writes it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags, params};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use super::{Place, row};
+use crate::{
+    journal::{Fault, Page, Range},
+    wire::Frame,
+};
+
+/// Readings at one time.
+///
+/// When reached: a further one waits for its turn, which is a page (1 MiB) or a few away. Two, so that one who reads
+/// everything is not in the way of one who has missed a little; a reader costs up to 2 MiB of SQLite's cache.
+const CONNECTIONS: usize = 2;
+
+const READING: &str = "read the history";
+
+/// The reading end. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Readers {
+    place: Arc<Place>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(place: Arc<Place>) -> Result<Self, Fault> {
+        let connections = (0..CONNECTIONS).map(|_| place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY));
+        Ok(Self {
+            idle: Arc::new(Mutex::new(connections.collect::<Result<_, _>>()?)),
+            turns: Arc::new(Semaphore::new(CONNECTIONS)),
+            place,
+        })
+    }
+
+    pub(in super::super) async fn read(
+        &self,
+        room: &str,
+        range: Range,
+        limit: usize,
+    ) -> Result<Page, Fault> {
+        let turn = Arc::clone(&self.turns)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let (readers, room) = (self.clone(), room.to_owned());
+        let reading = spawn_blocking(move || {
+            let _turn = turn;
+            let mut connection = readers.take()?;
+            let page = page(&readers.place, &mut connection, &room, range, limit);
+            readers.lock().push(connection);
+            page
+        });
+        match reading.await {
+            Ok(page) => page,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is being shut down, and nobody waits for the answer.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// An idle connection; there is one for each turn, unless a reading has panicked.
+    fn take(&self) -> Result<Connection, Fault> {
+        let idle = self.lock().pop();
+        idle.map_or_else(|| self.place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One page of `room`, from one snapshot of the database.
+pub(super) fn page(
+    place: &Place,
+    connection: &mut Connection,
+    room: &str,
+    range: Range,
+    limit: usize,
+) -> Result<Page, Fault> {
+    let fault = |error| place.fault(READING, error);
+    let snapshot = connection.transaction().map_err(fault)?;
+    let Some(extent) = row::extent(&snapshot, room).map_err(fault)? else {
+        return Ok(Page::default());
+    };
+    let (from, until) = range.within(extent.0, extent.1);
+    let mut statement = snapshot
+        .prepare_cached(if range.is_backwards() {
+            "SELECT sequence, message, checksum FROM event
+             WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence DESC"
+        } else {
+            "SELECT sequence, message, checksum FROM event
+             WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence"
+        })
+        .map_err(fault)?;
+    let mut rows = statement
+        .query(params![room, row::signed(from), row::signed(until)])
+        .map_err(fault)?;
+    range.page(extent, limit, |sequence| {
+        let found = rows.next().map_err(fault)?;
+        found
+            .and_then(|row| whole_event(row, room, sequence))
+            .ok_or_else(|| {
+                place.damaged(format!(
+                    "event {sequence} of room {room:?} is missing or is not what was written"
+                ))
+            })
+    })
+}
+
+/// The event in a row; none if it is another one, or not what was written.
+fn whole_event(row: &rusqlite::Row<'_>, room: &str, sequence: u64) -> Option<Frame> {
+    let found = row::unsigned(row, 0).ok()?;
+    let message = row.get_ref(1).ok()?.as_blob().ok()?;
+    let checksum: u32 = row.get(2).ok()?;
+    let is_whole = found == sequence && checksum == row::event_checksum(room, sequence, message);
+    is_whole.then(|| Frame::of_encoded(message))
+}
