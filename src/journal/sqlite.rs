@@ -14,9 +14,11 @@ mod witness;
 mod write;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -31,9 +33,8 @@ const DATABASE: &str = "chitchat.db";
 
 /// How long a connection waits for a lock of another one.
 ///
-/// Unit: milliseconds. Only a foreign program that has the database open can make us wait. When it is over: the reading
-/// or writing fails.
-const BUSY_MILLISECONDS: u64 = 5_000;
+/// Only a foreign program that has the database open can make us wait. When it is over: the reading or writing fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the history in `directory`.
 pub(super) fn open(directory: &Path, epoch: String) -> Result<(Writer, Readers, Snapshot), Fault> {
@@ -90,13 +91,23 @@ impl Place {
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, Fault> {
-        let connection =
-            Connection::open_with_flags(self.database(), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(|error| self.fault("open the database", error))?;
-        connection
-            .busy_timeout(std::time::Duration::from_millis(BUSY_MILLISECONDS))
-            .map_err(|error| self.fault("open the database", error))?;
-        Ok(connection)
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(self.database(), flags).and_then(|connection| {
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            // A page that cannot be right is an error when it is read, not when it is written again.
+            connection.pragma_update(None, "cell_size_check", true)?;
+            Ok(connection)
+        });
+        opened.map_err(|error| self.fault("open the database", error))
+    }
+
+    /// Forces the directory's entries to the disk, and its own in the one above: without them there are no files.
+    fn sync_directory(&self) -> io::Result<()> {
+        let directory = fs::canonicalize(&self.0)?;
+        for place in directory.ancestors().take(2) {
+            File::open(place)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// The database may not be shorter than it says. SQLite finds out only when it comes to a page that is missing.

@@ -88,10 +88,7 @@ fn make_durable(place: &Place, connection: &Connection) -> Result<(), Fault> {
     }
     // What a checkpoint has emptied stays that long and is written over; more of it is given back.
     set("journal_size_limit", "67108864")?;
-    // A page that cannot be right is an error when it is read, not when it is written again.
-    connection
-        .pragma_update(None, "cell_size_check", true)
-        .map_err(|error| place.fault(doing, error))
+    Ok(())
 }
 
 fn migrate(

@@ -83,6 +83,7 @@ impl Writer {
         }
         self.witness
             .begin(&epoch, self.service.commits)
+            .and_then(|()| self.place.sync_directory())
             .map_err(|error| self.place.failed("write chitchat.lock", error))?;
         Ok(epoch)
     }
