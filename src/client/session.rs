@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
     backoff::Backoff,
@@ -183,7 +183,15 @@ pub struct Closed;
 /// A participant in a room.
 ///
 /// Owns a task that reads and writes the connection, and comes back to the server when it breaks; dropping the session
-/// ends it like [`Session::crash`]. Speaking takes `&self` and is never in the way of [`Session::next`]:
+/// ends it like [`Session::crash`].
+///
+/// What it comes back as: in time, the same participant; after the grace, or in another history, a newcomer of the same
+/// name and id. Should the answer to such a JOIN be lost, the next one finds both held by that ghost; the session then
+/// waits for the end of the ghost's grace, a minute at most, and keeps its id: one that the server picked among 2^31 is
+/// held by nobody else. Only when the minute is over does it take another id, if it did not ask for that one, and end as
+/// refused if the name is held all the same.
+///
+/// Speaking takes `&self` and is never in the way of [`Session::next`]:
 ///
 /// ```ignore
 /// loop {
@@ -397,7 +405,7 @@ impl Speaker {
 
 /// What a status in answer to a JOIN means.
 fn refusal(status: Status, server: &str) -> JoinError {
-    if status.code() == Code::AlreadyExists {
+    if status::is_held(&status) {
         JoinError::Held(status)
     } else if status::asks_to_resume(&status) {
         JoinError::Unreachable {

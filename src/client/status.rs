@@ -17,9 +17,14 @@ pub(crate) fn asks_to_resume(status: &Status) -> bool {
     }
 }
 
+/// Whether a JOIN was refused because somebody holds the name or the id.
+pub(crate) fn is_held(status: &Status) -> bool {
+    status.code() == Code::AlreadyExists
+}
+
 /// Whether somebody holds the wanted id, so that another name does not help.
 pub(crate) fn is_id_held(status: &Status) -> bool {
-    status.code() == Code::AlreadyExists && reason(status).is_some_and(|reason| reason == "ID_HELD")
+    is_held(status) && reason(status).is_some_and(|reason| reason == "ID_HELD")
 }
 
 /// Why a call ended, for a person: what the status says, and what it comes from.

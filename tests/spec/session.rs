@@ -336,6 +336,66 @@ async fn a_new_history_is_a_new_world_where_clock_and_reading_start_anew() {
     assert_eq!(new.history("lobby").await.len(), 2);
 }
 
+/// It was once refused, by its own ghost: the participant that its JOIN made whose answer was lost.
+#[tokio::test]
+async fn a_newcomer_whose_welcome_was_lost_waits_for_its_own_ghost_to_leave_and_keeps_its_id() {
+    let mut room = Room::open(LONG).await;
+    let id = room.alex.id();
+
+    room.network.cut_for_long();
+    room.alex.disconnected().await;
+    room.alex.says("in the new world").await;
+    // So long that the session finds itself held more than once.
+    let new = server::start_with(|config| config.server.grace = Duration::from_secs(2)).await;
+    let mut witness = join(&new.url(), "Witness").await;
+    room.network.lead_to(new.address());
+    room.network.mend_requests();
+    let ghost = witness.event().await.message;
+    room.network.cut();
+    room.network.mend();
+
+    assert!(!room.alex.reconnected().await, "another history");
+    let own = room.alex.event().await;
+    assert!(own.own && own.message.r#type() == EventType::Join);
+    assert_eq!(room.alex.texts(1).await, ["in the new world"]);
+    assert_eq!((ghost.sender_name.as_str(), ghost.sender_id), ("Alex", id));
+    assert_eq!(room.alex.id(), id);
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        let event = witness.event().await.message;
+        assert_eq!(event.sender_id, id);
+        heard.push(event.r#type());
+    }
+    assert_eq!(
+        heard,
+        [EventType::Leave, EventType::Join, EventType::Message]
+    );
+}
+
+/// The same, where the first history goes on and the session was forgotten.
+#[tokio::test]
+async fn a_late_comer_whose_welcome_was_lost_reads_of_its_own_ghost_too() {
+    let mut room = Room::open(Duration::from_secs(2)).await;
+
+    room.network.cut_for_long();
+    room.alex.disconnected().await;
+    room.alex.says("late").await;
+    assert_eq!(room.aske.event().await.message.r#type(), EventType::Leave);
+    room.network.mend_requests();
+    assert_eq!(room.aske.event().await.message.r#type(), EventType::Join);
+    room.network.cut();
+    room.network.mend();
+
+    assert!(room.alex.reconnected().await, "nothing was missed");
+    let mut heard = Vec::new();
+    for _ in 0..5 {
+        heard.push(room.alex.event().await.message.r#type());
+    }
+    use EventType::{Join, Leave, Message};
+    assert_eq!(heard, [Leave, Join, Leave, Join, Message]);
+    assert_eq!(room.said().await, ["late"]);
+}
+
 #[tokio::test]
 async fn a_held_name_is_told_from_a_server_that_is_away_and_from_one_that_refuses() {
     let server = server::start().await;

@@ -147,7 +147,8 @@ impl Rules {
         }
     }
 
-    /// The JOIN under way was refused for its id: whether another one is worth trying, with an id of the server's choice.
+    /// The JOIN under way was refused for its id, and waiting did not help: whether another one is worth trying, with an
+    /// id of the server's choice.
     pub(super) fn take_any_id(&mut self) -> bool {
         let another = self.options.id == 0 && self.id != 0;
         self.id = self.options.id;

@@ -11,9 +11,9 @@ use tonic::{Status, Streaming};
 use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
 use crate::{
     client::{
-        backoff::Backoff,
+        backoff::{Backoff, Held},
         connection::{Connection, Route},
-        status::{asks_to_resume, because, is_id_held},
+        status::{asks_to_resume, because, is_held, is_id_held},
     },
     telemetry::log::ClientLog,
     wire::v1::{JoinMsgLeave, ServerMessage, Welcome},
@@ -113,12 +113,15 @@ impl Task {
     }
 
     /// Joins again until the service answers; `Err` if it does not want to, or the participant no longer.
+    ///
+    /// Whoever holds the name or the id may be an earlier attempt of this loop, whose answer was lost: see [`Held`].
     async fn come_back(&mut self, reason: String) -> Result<(Connection, ServerMessage), Ending> {
         self.log.closed(self.rules.name(), &reason);
         self.leaving.away = true;
         self.tell(Update::Disconnected { reason }).await?;
         let mut join = self.rules.join();
         self.publish();
+        let mut held = Held::default();
         loop {
             let pause = self.backoff.pause();
             self.heeding(tokio::time::sleep(pause)).await?;
@@ -126,11 +129,15 @@ impl Task {
             let opening = Connection::open(&route, join.clone());
             let (connection, first) = match self.heeding(opening).await? {
                 Ok(opened) => opened,
+                Err(status) if asks_to_resume(&status) => {
+                    held.unanswered();
+                    continue;
+                }
+                Err(status) if is_held(&status) && held.is_waited_for() => continue,
                 Err(status) if is_id_held(&status) && self.rules.take_any_id() => {
                     join = self.rules.join();
                     continue;
                 }
-                Err(status) if asks_to_resume(&status) => continue,
                 Err(status) => return Err(Ending::Refused(status)),
             };
             let welcome = welcome(&first).map_err(Ending::Refused)?;

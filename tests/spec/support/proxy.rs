@@ -74,6 +74,13 @@ impl Proxy {
         });
     }
 
+    /// New connections are let through again, and the client hears nothing on them.
+    pub fn mend_requests(&self) {
+        self.change(|weather| {
+            (weather.reachable, weather.to_server, weather.to_client) = (true, true, false);
+        });
+    }
+
     /// Nothing passes, and no connection is closed.
     pub fn freeze(&self) {
         self.change(|weather| (weather.to_server, weather.to_client) = (false, false));
