@@ -423,9 +423,7 @@ impl Cast<'_> {
                 Shown::Heard(Box::new(received))
             }
             Some(Update::Disconnected { reason }) => Shown::Aside(render::disconnected(&reason)),
-            Some(Update::Reconnected { recovered }) => {
-                Shown::Aside(render::reconnected(recovered).into())
-            }
+            Some(Update::Reconnected(back)) => Shown::Aside(render::reconnected(back)),
             Some(Update::Ended(ending)) => return Err(PlayError::Ended(words(&ending))),
             None => return Err(PlayError::Ended("nothing more is heard".into())),
         };

@@ -76,6 +76,7 @@ mod tests {
             with_reason(Code::Aborted, "SUPERSEDED"),
             with_reason(Code::AlreadyExists, "ID_HELD"),
             Status::invalid_argument("why"),
+            Status::data_loss("a stored event cannot be read"),
         ] {
             assert!(!asks_to_resume(&status), "{status}");
         }

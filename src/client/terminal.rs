@@ -399,8 +399,8 @@ impl Stay<'_> {
             Update::Disconnected { reason } => {
                 self.aside(&render::disconnected(&reason)).await;
             }
-            Update::Reconnected { recovered } => {
-                self.aside(render::reconnected(recovered)).await;
+            Update::Reconnected(back) => {
+                self.aside(&render::reconnected(back)).await;
             }
             // Handled where the stay ends.
             Update::Ended(_) => {}

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chitchat::{
-    client::session::{Closed, Ending, JoinError, Options, UPDATES_CAPACITY, Update},
-    wire::v1::EventType,
+    client::session::{Closed, Ending, JoinError, Options, Received, UPDATES_CAPACITY, Update},
+    wire::v1::{EventType, NoticeCode},
 };
 
 use crate::support::{
@@ -243,7 +243,8 @@ async fn many_breaks_while_many_messages_are_on_their_way_lose_nothing_and_chang
     while own.len() < texts.len() {
         match room.alex.update().await {
             Update::Event(event) => own.push(event.message.msg_stream),
-            Update::Disconnected { .. } | Update::Reconnected { recovered: true } => continue,
+            Update::Disconnected { .. } => continue,
+            Update::Reconnected(back) if back.recovered => continue,
             other => panic!("neither an event nor a break: {other:?}"),
         }
         if own.len() % 50 == 25 {
@@ -310,6 +311,60 @@ async fn after_the_grace_a_session_comes_back_as_a_newcomer_that_has_missed_noth
 }
 
 #[tokio::test]
+async fn who_missed_what_is_no_longer_kept_is_told_so_and_what_it_said_is_stored_once() {
+    let server = server::start_with(|config| {
+        config.limits.memory_bytes = 10_000;
+        config.server.grace = LONG;
+    })
+    .await;
+    let network = Proxy::start(server.address()).await;
+    let mut alex = join(&network.url(), "Alex").await;
+    let mut aske = join(&server.url(), "Aske").await;
+    let mut filler = server.joined("Filler").await;
+    alex.event().await;
+    alex.event().await;
+
+    network.hold_answers();
+    let heard = alex.says("heard by the others").await;
+    while aske.event().await.message.msg_stream != "heard by the others" {}
+    network.cut_for_long();
+    alex.disconnected().await;
+    let unheard = alex.says("heard by nobody").await;
+    filler.next().await;
+    for number in 0..200 {
+        filler.say(&number.to_string(), 0);
+        filler.next().await;
+    }
+    network.mend();
+
+    let back = alex.back().await;
+    assert!(!back.recovered && !back.new_history);
+    let (left, joined) = (alex.event().await.message, alex.event().await.message);
+    assert_eq!(
+        (left.r#type(), joined.r#type()),
+        (EventType::Leave, EventType::Join)
+    );
+    assert_eq!(left.sequence, back.from_sequence);
+    // That the first one was stored cannot be read any more, and so is answered.
+    let known = alex.notice().await.message.notice.expect("a notice");
+    assert_eq!(
+        (known.code(), known.message_id),
+        (NoticeCode::Duplicate, heard)
+    );
+    assert_eq!(alex.event().await.message.message_id, unheard);
+    let from_alex = |event: &Received| event.message.sender_name == "Alex";
+    let mut said = Vec::new();
+    while said.len() < 3 {
+        said.extend(Some(aske.event().await).filter(from_alex));
+    }
+    let kinds = said.iter().map(|event| event.message.r#type());
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        [EventType::Leave, EventType::Join, EventType::Message]
+    );
+}
+
+#[tokio::test]
 async fn a_new_history_is_a_new_world_where_clock_and_reading_start_anew() {
     let mut room = Room::open(LONG).await;
     for _ in 0..10 {
@@ -325,9 +380,11 @@ async fn a_new_history_is_a_new_world_where_clock_and_reading_start_anew() {
     room.network.lead_to(new.address());
     room.network.mend();
 
-    assert!(!room.alex.reconnected().await, "not recovered");
+    let back = room.alex.back().await;
+    assert!(!back.recovered && back.new_history);
     let joined = room.alex.event().await;
     assert!(joined.own && joined.message.r#type() == EventType::Join);
+    assert_eq!(joined.message.sequence, back.from_sequence);
     let said = room.alex.event().await;
     assert_eq!(said.message.msg_stream, "in the new world");
     assert_eq!(said.after, said.message.timestamp + 1);

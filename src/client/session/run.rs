@@ -141,11 +141,11 @@ impl Task {
                 Err(status) => return Err(Ending::Refused(status)),
             };
             let welcome = welcome(&first).map_err(Ending::Refused)?;
-            let recovered = self.rules.welcome(&first, &welcome).recovered;
+            let back = self.rules.welcome(&first, &welcome);
             self.leaving.away = false;
             self.publish();
             self.log.joining(self.rules.name(), join.timestamp);
-            self.tell(Update::Reconnected { recovered }).await?;
+            self.tell(Update::Reconnected(back)).await?;
             return Ok((connection, first));
         }
     }
