@@ -297,6 +297,7 @@ impl Session {
             standing,
             leaving: run::Leaving::default(),
             backoff: Backoff::default(),
+            lost_joins: 0,
             log,
         };
         Ok(Self {

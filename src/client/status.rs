@@ -22,6 +22,11 @@ pub(crate) fn is_held(status: &Status) -> bool {
     status.code() == Code::AlreadyExists
 }
 
+/// Whether a newer stream has resumed the participant.
+pub(crate) fn is_superseded(status: &Status) -> bool {
+    status.code() == Code::Aborted && reason(status).is_some_and(|reason| reason == "SUPERSEDED")
+}
+
 /// Whether somebody holds the wanted id, so that another name does not help.
 pub(crate) fn is_id_held(status: &Status) -> bool {
     is_held(status) && reason(status).is_some_and(|reason| reason == "ID_HELD")

@@ -286,6 +286,39 @@ async fn a_connection_that_is_frozen_counts_as_broken_after_the_keepalive() {
     assert_eq!(room.alex.texts(1).await, ["one"]);
 }
 
+/// A JOIN that a slow network delivers late takes the participant over, and nobody is at its other end. The stream that
+/// it ended once took that for somebody else's doing, and the session was over.
+#[tokio::test]
+async fn an_attempt_that_arrives_late_ends_no_session() {
+    let quick = |options: &mut Options| options.keepalive = Duration::from_millis(100);
+    let mut room = Room::open_with(LONG, quick).await;
+
+    room.network.freeze();
+    room.alex.disconnected().await;
+    // The first one was given up before the second began.
+    room.network.connected(2).await;
+    room.network.overtake();
+    assert!(room.alex.reconnected().await);
+    room.alex.says("in time").await;
+    assert_eq!(room.alex.texts(1).await, ["in time"]);
+    room.network.mend();
+
+    // At least once; there may be more than one that arrives late.
+    room.alex.disconnected().await;
+    room.aske.says("after all").await;
+    loop {
+        match room.alex.update().await {
+            Update::Event(event) if event.message.msg_stream == "after all" => break,
+            Update::Disconnected { .. } => {}
+            Update::Reconnected(back) if back.recovered => {}
+            other => panic!("neither a break nor what was said: {other:?}"),
+        }
+    }
+    let happened = room.happened().await;
+    let joins = happened.iter().filter(|event| event.starts_with("JOIN"));
+    assert_eq!(joins.count(), 2, "nobody joined anew: {happened:?}");
+}
+
 #[tokio::test]
 async fn after_the_grace_a_session_comes_back_as_a_newcomer_that_has_missed_nothing() {
     let mut room = Room::open(server::GRACE).await;
