@@ -1,6 +1,8 @@
-//! How long to wait before a server is tried again.
+//! How long to wait before a server is tried again, and how long at all.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The longest first pause; doubled with each further one.
 ///
@@ -13,6 +15,33 @@ const FIRST: Duration = Duration::from_millis(100);
 /// Source: what a person who waits for the server's return will bear; a thousand waiting clients then try about 450
 /// times a second.
 const MAX: Duration = Duration::from_secs(3);
+
+/// How long a name or id that is held is waited for by a participant that may hold it itself.
+///
+/// A JOIN that the service accepted and whose answer was lost leaves a ghost: a participant whose session nobody knows.
+/// It holds name and id until the service has noticed that its connection is gone and its grace is over. When this time
+/// is over, somebody else holds them, and the refusal counts. Source: the service's keepalive (20 s and 10 s for the
+/// answer) and grace (5 s) by default, and as much again for a server that starts anew meanwhile.
+pub(crate) const HELD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a held name or id has been met with, and whether to go on asking for it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    until: Option<Instant>,
+}
+
+impl Held {
+    /// It is held (still): whether to try again, within [`HELD_PATIENCE`] of the first time.
+    pub(crate) fn is_waited_for(&mut self) -> bool {
+        let now = Instant::now();
+        now < *self.until.get_or_insert(now + HELD_PATIENCE)
+    }
+
+    /// An attempt had no answer, and may have left another ghost: the time starts anew.
+    pub(crate) fn unanswered(&mut self) {
+        self.until = None;
+    }
+}
 
 /// Pauses between attempts: at random up to a bound that doubles, so that many clients do not come in step.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +74,30 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_ghost_is_outlived_with_every_default_of_the_server() {
+        let server = config::Server::default();
+        let ghost = server.keepalive_interval + server.keepalive_timeout + server.grace;
+        assert!(HELD_PATIENCE > ghost, "{ghost:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_is_waited_for_from_the_last_attempt_without_an_answer_on() {
+        let second = Duration::from_secs(1);
+        let mut held = Held::default();
+        assert!(held.is_waited_for());
+        tokio::time::advance(HELD_PATIENCE - second).await;
+        assert!(held.is_waited_for());
+        tokio::time::advance(second).await;
+        assert!(!held.is_waited_for());
+
+        held.unanswered();
+        assert!(held.is_waited_for());
+        tokio::time::advance(HELD_PATIENCE).await;
+        assert!(!held.is_waited_for());
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit_and_leave_at_most_half_to_chance() {

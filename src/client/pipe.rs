@@ -230,15 +230,13 @@ impl Talk<'_> {
             (Update::Disconnected { reason }, Form::Json) => {
                 Some(render::disconnected_json(&reason))
             }
-            (Update::Reconnected { recovered }, Form::Json) => {
-                Some(render::reconnected_json(recovered))
-            }
+            (Update::Reconnected(back), Form::Json) => Some(render::reconnected_json(back)),
             (Update::Disconnected { reason }, Form::Lines) => {
                 tell(&render::disconnected(&reason));
                 None
             }
-            (Update::Reconnected { recovered }, Form::Lines) => {
-                tell(render::reconnected(recovered));
+            (Update::Reconnected(back), Form::Lines) => {
+                tell(&render::reconnected(back));
                 None
             }
             // Handled where the talk ends.

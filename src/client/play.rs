@@ -1,6 +1,6 @@
 //! The scripted client: carries out a [`Script`], step by step, and answers by its rules.
 
-use std::{collections::VecDeque, future::Future, pin::pin, time::Duration};
+use std::{collections::VecDeque, future::Future, mem, pin::pin, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    backoff::Backoff,
+    backoff::{Backoff, Held},
     connection::AddressError,
     reading::{END, Reader},
     render,
@@ -24,7 +24,8 @@ use crate::{
     wire::v1::{EventType, ServerMessage},
 };
 
-/// How long a script tries to join: the server may be starting, and the name held by an earlier run that crashed.
+/// How long a script waits for a server to join at: it may be starting. A name that is held is waited for as [`Held`] says:
+/// by an earlier run that crashed, or by this one's own attempt whose answer was lost.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the answer to something said may take. Sixty times what a break of the connection takes to mend.
@@ -167,19 +168,7 @@ impl<'a> Player<'a> {
             log: self.stage.log,
             ..Options::new(&self.stage.client, &self.script.name)
         };
-        let deadline = Instant::now() + JOIN_PATIENCE;
-        let mut backoff = Backoff::default();
-        let session = loop {
-            match Session::join(options.clone()).await {
-                Ok(session) => break session,
-                Err(JoinError::Held(_) | JoinError::Unreachable { .. })
-                    if Instant::now() < deadline =>
-                {
-                    sleep(backoff.pause()).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let session = self.enter(options).await?;
         self.cast = Some(Cast {
             session,
             rules: &self.script.whenever,
@@ -190,6 +179,40 @@ impl<'a> Player<'a> {
             unanswered: None,
         });
         Ok(())
+    }
+
+    /// Joins, waiting for the server and for the name if need be, and says once for each that it does.
+    async fn enter(&mut self, options: Options) -> Result<Session, JoinError> {
+        let deadline = Instant::now() + JOIN_PATIENCE;
+        let (mut backoff, mut held) = (Backoff::default(), Held::default());
+        let (mut told_away, mut told_held) = (false, false);
+        loop {
+            let error = match Session::join(options.clone()).await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            let (waits, told) = match &error {
+                JoinError::Unreachable { .. } => {
+                    held.unanswered();
+                    (Instant::now() < deadline, &mut told_away)
+                }
+                JoinError::Held(_) => (held.is_waited_for(), &mut told_held),
+                JoinError::Refused(_) | JoinError::Address(_) => return Err(error),
+            };
+            if !waits {
+                return Err(error);
+            }
+            if !mem::replace(told, true) {
+                self.aside(format!("Not joined yet, waiting: {error}."))
+                    .await;
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    async fn aside(&self, words: String) {
+        // Nobody may be listening; the play goes on.
+        let _ = self.stage.shown.send(Shown::Aside(words)).await;
     }
 
     /// Waits for `future`; the participant goes on hearing and answering meanwhile.
@@ -400,9 +423,7 @@ impl Cast<'_> {
                 Shown::Heard(Box::new(received))
             }
             Some(Update::Disconnected { reason }) => Shown::Aside(render::disconnected(&reason)),
-            Some(Update::Reconnected { recovered }) => {
-                Shown::Aside(render::reconnected(recovered).into())
-            }
+            Some(Update::Reconnected(back)) => Shown::Aside(render::reconnected(back)),
             Some(Update::Ended(ending)) => return Err(PlayError::Ended(words(&ending))),
             None => return Err(PlayError::Ended("nothing more is heard".into())),
         };

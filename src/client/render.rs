@@ -22,6 +22,8 @@
 //! | `clock` | chat only | this participant's Lamport clock after reading it |
 //! | `reason` | `disconnected` | why, for a person |
 //! | `recovered` | `reconnected` | whether nothing was missed |
+//! | `new_history` | `reconnected` | `true` if the server has another history than the one that was read; left out otherwise |
+//! | `from_sequence` | `reconnected` | the first sequence that is read from here on |
 
 use std::borrow::Cow;
 
@@ -29,7 +31,7 @@ use crossterm::style::Stylize;
 use serde::Serialize;
 
 use crate::{
-    client::session::Received,
+    client::session::{Received, Return},
     room::text::is_deceptive,
     wire::v1::{EventType, Notice, NoticeCode, Participant, ServerMessage},
 };
@@ -75,12 +77,20 @@ pub fn disconnected(reason: &str) -> String {
     format!("Connection lost ({reason}). Coming back; what is said meanwhile is kept.")
 }
 
-/// That the session is back, for people.
+/// That the session is back, and from where it reads, for people.
 #[must_use]
-pub fn reconnected(recovered: bool) -> &'static str {
-    match recovered {
-        true => "Back. Nothing was missed.",
-        false => "Back, but something was missed: what follows starts anew.",
+pub fn reconnected(back: Return) -> String {
+    let from = back.from_sequence;
+    if back.recovered {
+        "Back. Nothing was missed.".to_owned()
+    } else if back.new_history {
+        format!(
+            "Back, but the server has a new history: what follows begins with event {from} of it."
+        )
+    } else {
+        format!(
+            "Back, but events were missed that are no longer kept: what follows begins with event {from}."
+        )
     }
 }
 
@@ -221,10 +231,12 @@ pub fn disconnected_json(reason: &str) -> String {
 
 /// `reconnected`, in the JSON form of this module. No line break.
 #[must_use]
-pub fn reconnected_json(recovered: bool) -> String {
+pub fn reconnected_json(back: Return) -> String {
     encode(&Json {
         kind: "reconnected",
-        recovered: Some(recovered),
+        recovered: Some(back.recovered),
+        new_history: Some(true).filter(|_| back.new_history),
+        from_sequence: Some(back.from_sequence),
         ..Json::default()
     })
 }
@@ -280,6 +292,10 @@ struct Json<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_history: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_sequence: Option<u64>,
 }
 
 impl<'a> Json<'a> {
@@ -543,6 +559,28 @@ mod tests {
         assert!(!json.contains('\u{1b}'));
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["text"], "a\u{1b}[2J\nb");
+    }
+
+    #[test]
+    fn json_of_a_break_and_of_the_return_says_from_where_reading_goes_on() {
+        assert_eq!(
+            disconnected_json("reset\n"),
+            r#"{"kind":"disconnected","reason":"reset\n"}"#
+        );
+        let mut back = Return {
+            recovered: true,
+            new_history: false,
+            from_sequence: 9,
+        };
+        assert_eq!(
+            reconnected_json(back),
+            r#"{"kind":"reconnected","recovered":true,"from_sequence":9}"#
+        );
+        (back.recovered, back.new_history) = (false, true);
+        assert_eq!(
+            reconnected_json(back),
+            r#"{"kind":"reconnected","recovered":false,"new_history":true,"from_sequence":9}"#
+        );
     }
 
     #[test]

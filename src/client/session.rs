@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
     backoff::Backoff,
@@ -111,13 +111,22 @@ pub enum Update {
         /// Why, for a person.
         reason: String,
     },
-    /// The session is back. `recovered`: nothing was missed. Otherwise reading starts anew after this update.
-    Reconnected {
-        /// As in `Welcome.recovered`.
-        recovered: bool,
-    },
+    /// The session is back. Said once per return.
+    Reconnected(Return),
     /// The last update: how the session ended.
     Ended(Ending),
+}
+
+/// Where a session that is back reads on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Return {
+    /// Nothing was missed, as in `Welcome.recovered`; otherwise reading starts at a new point.
+    pub recovered: bool,
+    /// The server has another history than the one that was read: sequences, logical time and the own clock start anew.
+    /// Otherwise, without `recovered`, it is the same one, and what is missing fell out of it.
+    pub new_history: bool,
+    /// The sequence of the first event that is read from here on.
+    pub from_sequence: u64,
 }
 
 /// A message as it arrived, with the step of the own clock that it was.
@@ -183,7 +192,20 @@ pub struct Closed;
 /// A participant in a room.
 ///
 /// Owns a task that reads and writes the connection, and comes back to the server when it breaks; dropping the session
-/// ends it like [`Session::crash`]. Speaking takes `&self` and is never in the way of [`Session::next`]:
+/// ends it like [`Session::crash`].
+///
+/// What it comes back as: in time, the same participant; after the grace, or in another history, a newcomer of the same
+/// name and id. Should the answer to such a JOIN be lost, the next one finds both held by that ghost; the session then
+/// waits for the end of the ghost's grace, a minute at most, and keeps its id: one that the server picked among 2^31 is
+/// held by nobody else. Only when the minute is over does it take another id, if it did not ask for that one, and end as
+/// refused if the name is held all the same.
+///
+/// What was said and not acknowledged before a break is sent again, byte for byte, once the replay has shown that it is
+/// not there; where the replay is not to be had, under the same `message_id`, which the service knows for the room's last
+/// 100,000 events (`limits.dedup_events`). Only where more than those have passed and the history in between is gone could
+/// it be stored twice. In another history it is a new send.
+///
+/// Speaking takes `&self` and is never in the way of [`Session::next`]:
 ///
 /// ```ignore
 /// loop {
@@ -275,6 +297,7 @@ impl Session {
             standing,
             leaving: run::Leaving::default(),
             backoff: Backoff::default(),
+            lost_joins: 0,
             log,
         };
         Ok(Self {
@@ -397,7 +420,7 @@ impl Speaker {
 
 /// What a status in answer to a JOIN means.
 fn refusal(status: Status, server: &str) -> JoinError {
-    if status.code() == Code::AlreadyExists {
+    if status::is_held(&status) {
         JoinError::Held(status)
     } else if status::asks_to_resume(&status) {
         JoinError::Unreachable {

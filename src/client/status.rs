@@ -17,9 +17,19 @@ pub(crate) fn asks_to_resume(status: &Status) -> bool {
     }
 }
 
+/// Whether a JOIN was refused because somebody holds the name or the id.
+pub(crate) fn is_held(status: &Status) -> bool {
+    status.code() == Code::AlreadyExists
+}
+
+/// Whether a newer stream has resumed the participant.
+pub(crate) fn is_superseded(status: &Status) -> bool {
+    status.code() == Code::Aborted && reason(status).is_some_and(|reason| reason == "SUPERSEDED")
+}
+
 /// Whether somebody holds the wanted id, so that another name does not help.
 pub(crate) fn is_id_held(status: &Status) -> bool {
-    status.code() == Code::AlreadyExists && reason(status).is_some_and(|reason| reason == "ID_HELD")
+    is_held(status) && reason(status).is_some_and(|reason| reason == "ID_HELD")
 }
 
 /// Why a call ended, for a person: what the status says, and what it comes from.
@@ -71,6 +81,7 @@ mod tests {
             with_reason(Code::Aborted, "SUPERSEDED"),
             with_reason(Code::AlreadyExists, "ID_HELD"),
             Status::invalid_argument("why"),
+            Status::data_loss("a stored event cannot be read"),
         ] {
             assert!(!asks_to_resume(&status), "{status}");
         }

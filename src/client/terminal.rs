@@ -26,7 +26,7 @@ use super::{
     reading::{PAGE, Reader},
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
-    status::is_id_held,
+    status::{is_held, is_id_held},
     stdio::PATIENCE,
 };
 use crate::{
@@ -175,7 +175,12 @@ impl Visit {
                 Ok(session) => return Ok(Some(session)),
                 Err(status) => {
                     let said = render::clean(status.message()).into_owned();
-                    self.aside(&format!("{said}. Choose another name.")).await?;
+                    let advice = if is_held(&status) {
+                        "\nChoose another name, or this one again in a moment: it may come free."
+                    } else {
+                        " Choose another name."
+                    };
+                    self.aside(&format!("{said}.{advice}")).await?;
                 }
             }
         }
@@ -394,8 +399,8 @@ impl Stay<'_> {
             Update::Disconnected { reason } => {
                 self.aside(&render::disconnected(&reason)).await;
             }
-            Update::Reconnected { recovered } => {
-                self.aside(render::reconnected(recovered)).await;
+            Update::Reconnected(back) => {
+                self.aside(&render::reconnected(back)).await;
             }
             // Handled where the stay ends.
             Update::Ended(_) => {}

@@ -328,9 +328,9 @@ async fn a_server_that_is_not_there_yet_is_waited_for_and_so_is_a_name_that_is_h
     let mut aske = start(&network.url(), &script);
 
     holder.event().await;
-    // Meanwhile the script finds first nobody, then the name held. Neither can be seen from outside.
+    let away = aske.next().await;
     network.mend();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let held = aske.next().await;
     holder.leave();
     holder.ending().await;
 
@@ -345,6 +345,32 @@ async fn a_server_that_is_not_there_yet_is_waited_for_and_so_is_a_name_that_is_h
         (EventType::Join, "Aske")
     );
     assert_eq!(aske.ended().await.0, Some(0));
+    assert!(away.contains("waiting: cannot reach http://"), "{away}");
+    assert!(held.contains("\"Aske\" is in use"), "{held}");
+}
+
+#[tokio::test]
+async fn a_script_whose_join_was_taken_and_not_answered_waits_for_its_own_ghost_to_leave() {
+    let server = server::start_with(|config| config.server.grace = Duration::from_secs(1)).await;
+    let network = Proxy::start(server.address()).await;
+    network.mend_requests();
+    let mut witness = join(&server.url(), "Witness").await;
+    let scripts = Scripts::new();
+    let script = scripts.write("name = \"Aske\"\nid = 4800\nsteps = [\"join\", \"leave\"]\n");
+    let mut aske = start(&network.url(), &script);
+    let ghost = witness.event().await.message;
+    network.cut();
+    network.mend();
+
+    aske.rest().await;
+    let (code, told) = aske.ended().await;
+
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(ghost.sender_name, "Aske");
+    for kind in [EventType::Leave, EventType::Join, EventType::Leave] {
+        let event = witness.event().await.message;
+        assert_eq!((event.r#type(), event.sender_id), (kind, 4800));
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chitchat::{
-    client::session::{Closed, Ending, JoinError, Options, UPDATES_CAPACITY, Update},
-    wire::v1::EventType,
+    client::session::{Closed, Ending, JoinError, Options, Received, UPDATES_CAPACITY, Update},
+    wire::v1::{EventType, NoticeCode},
 };
 
 use crate::support::{
@@ -243,7 +243,8 @@ async fn many_breaks_while_many_messages_are_on_their_way_lose_nothing_and_chang
     while own.len() < texts.len() {
         match room.alex.update().await {
             Update::Event(event) => own.push(event.message.msg_stream),
-            Update::Disconnected { .. } | Update::Reconnected { recovered: true } => continue,
+            Update::Disconnected { .. } => continue,
+            Update::Reconnected(back) if back.recovered => continue,
             other => panic!("neither an event nor a break: {other:?}"),
         }
         if own.len() % 50 == 25 {
@@ -285,6 +286,39 @@ async fn a_connection_that_is_frozen_counts_as_broken_after_the_keepalive() {
     assert_eq!(room.alex.texts(1).await, ["one"]);
 }
 
+/// A JOIN that a slow network delivers late takes the participant over, and nobody is at its other end. The stream that
+/// it ended once took that for somebody else's doing, and the session was over.
+#[tokio::test]
+async fn an_attempt_that_arrives_late_ends_no_session() {
+    let quick = |options: &mut Options| options.keepalive = Duration::from_millis(100);
+    let mut room = Room::open_with(LONG, quick).await;
+
+    room.network.freeze();
+    room.alex.disconnected().await;
+    // The first one was given up before the second began.
+    room.network.connected(2).await;
+    room.network.overtake();
+    assert!(room.alex.reconnected().await);
+    room.alex.says("in time").await;
+    assert_eq!(room.alex.texts(1).await, ["in time"]);
+    room.network.mend();
+
+    // At least once; there may be more than one that arrives late.
+    room.alex.disconnected().await;
+    room.aske.says("after all").await;
+    loop {
+        match room.alex.update().await {
+            Update::Event(event) if event.message.msg_stream == "after all" => break,
+            Update::Disconnected { .. } => {}
+            Update::Reconnected(back) if back.recovered => {}
+            other => panic!("neither a break nor what was said: {other:?}"),
+        }
+    }
+    let happened = room.happened().await;
+    let joins = happened.iter().filter(|event| event.starts_with("JOIN"));
+    assert_eq!(joins.count(), 2, "nobody joined anew: {happened:?}");
+}
+
 #[tokio::test]
 async fn after_the_grace_a_session_comes_back_as_a_newcomer_that_has_missed_nothing() {
     let mut room = Room::open(server::GRACE).await;
@@ -310,6 +344,60 @@ async fn after_the_grace_a_session_comes_back_as_a_newcomer_that_has_missed_noth
 }
 
 #[tokio::test]
+async fn who_missed_what_is_no_longer_kept_is_told_so_and_what_it_said_is_stored_once() {
+    let server = server::start_with(|config| {
+        config.limits.memory_bytes = 10_000;
+        config.server.grace = LONG;
+    })
+    .await;
+    let network = Proxy::start(server.address()).await;
+    let mut alex = join(&network.url(), "Alex").await;
+    let mut aske = join(&server.url(), "Aske").await;
+    let mut filler = server.joined("Filler").await;
+    alex.event().await;
+    alex.event().await;
+
+    network.hold_answers();
+    let heard = alex.says("heard by the others").await;
+    while aske.event().await.message.msg_stream != "heard by the others" {}
+    network.cut_for_long();
+    alex.disconnected().await;
+    let unheard = alex.says("heard by nobody").await;
+    filler.next().await;
+    for number in 0..200 {
+        filler.say(&number.to_string(), 0);
+        filler.next().await;
+    }
+    network.mend();
+
+    let back = alex.back().await;
+    assert!(!back.recovered && !back.new_history);
+    let (left, joined) = (alex.event().await.message, alex.event().await.message);
+    assert_eq!(
+        (left.r#type(), joined.r#type()),
+        (EventType::Leave, EventType::Join)
+    );
+    assert_eq!(left.sequence, back.from_sequence);
+    // That the first one was stored cannot be read any more, and so is answered.
+    let known = alex.notice().await.message.notice.expect("a notice");
+    assert_eq!(
+        (known.code(), known.message_id),
+        (NoticeCode::Duplicate, heard)
+    );
+    assert_eq!(alex.event().await.message.message_id, unheard);
+    let from_alex = |event: &Received| event.message.sender_name == "Alex";
+    let mut said = Vec::new();
+    while said.len() < 3 {
+        said.extend(Some(aske.event().await).filter(from_alex));
+    }
+    let kinds = said.iter().map(|event| event.message.r#type());
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        [EventType::Leave, EventType::Join, EventType::Message]
+    );
+}
+
+#[tokio::test]
 async fn a_new_history_is_a_new_world_where_clock_and_reading_start_anew() {
     let mut room = Room::open(LONG).await;
     for _ in 0..10 {
@@ -325,15 +413,77 @@ async fn a_new_history_is_a_new_world_where_clock_and_reading_start_anew() {
     room.network.lead_to(new.address());
     room.network.mend();
 
-    assert!(!room.alex.reconnected().await, "not recovered");
+    let back = room.alex.back().await;
+    assert!(!back.recovered && back.new_history);
     let joined = room.alex.event().await;
     assert!(joined.own && joined.message.r#type() == EventType::Join);
+    assert_eq!(joined.message.sequence, back.from_sequence);
     let said = room.alex.event().await;
     assert_eq!(said.message.msg_stream, "in the new world");
     assert_eq!(said.after, said.message.timestamp + 1);
     assert!(said.after < old_clock, "{} and {old_clock}", said.after);
     assert_ne!(room.alex.epoch(), old_epoch);
     assert_eq!(new.history("lobby").await.len(), 2);
+}
+
+/// It was once refused, by its own ghost: the participant that its JOIN made whose answer was lost.
+#[tokio::test]
+async fn a_newcomer_whose_welcome_was_lost_waits_for_its_own_ghost_to_leave_and_keeps_its_id() {
+    let mut room = Room::open(LONG).await;
+    let id = room.alex.id();
+
+    room.network.cut_for_long();
+    room.alex.disconnected().await;
+    room.alex.says("in the new world").await;
+    // So long that the session finds itself held more than once.
+    let new = server::start_with(|config| config.server.grace = Duration::from_secs(2)).await;
+    let mut witness = join(&new.url(), "Witness").await;
+    room.network.lead_to(new.address());
+    room.network.mend_requests();
+    let ghost = witness.event().await.message;
+    room.network.cut();
+    room.network.mend();
+
+    assert!(!room.alex.reconnected().await, "another history");
+    let own = room.alex.event().await;
+    assert!(own.own && own.message.r#type() == EventType::Join);
+    assert_eq!(room.alex.texts(1).await, ["in the new world"]);
+    assert_eq!((ghost.sender_name.as_str(), ghost.sender_id), ("Alex", id));
+    assert_eq!(room.alex.id(), id);
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        let event = witness.event().await.message;
+        assert_eq!(event.sender_id, id);
+        heard.push(event.r#type());
+    }
+    assert_eq!(
+        heard,
+        [EventType::Leave, EventType::Join, EventType::Message]
+    );
+}
+
+/// The same, where the first history goes on and the session was forgotten.
+#[tokio::test]
+async fn a_late_comer_whose_welcome_was_lost_reads_of_its_own_ghost_too() {
+    let mut room = Room::open(Duration::from_secs(2)).await;
+
+    room.network.cut_for_long();
+    room.alex.disconnected().await;
+    room.alex.says("late").await;
+    assert_eq!(room.aske.event().await.message.r#type(), EventType::Leave);
+    room.network.mend_requests();
+    assert_eq!(room.aske.event().await.message.r#type(), EventType::Join);
+    room.network.cut();
+    room.network.mend();
+
+    assert!(room.alex.reconnected().await, "nothing was missed");
+    let mut heard = Vec::new();
+    for _ in 0..5 {
+        heard.push(room.alex.event().await.message.r#type());
+    }
+    use EventType::{Join, Leave, Message};
+    assert_eq!(heard, [Leave, Join, Leave, Join, Message]);
+    assert_eq!(room.said().await, ["late"]);
 }
 
 #[tokio::test]

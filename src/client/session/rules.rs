@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Options, Received, Say, UNACKNOWLEDGED_MAX, Update};
+use super::{Options, Received, Return, Say, UNACKNOWLEDGED_MAX, Update};
 use crate::{
     clock::LamportClock,
     telemetry::{EventName, Facts, Sending, Step, log},
@@ -46,13 +46,6 @@ struct Said {
     message: Option<JoinMsgLeave>,
     /// Whether it was given to the present connection.
     sent: bool,
-}
-
-/// What a welcome means for the participant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Welcomed {
-    /// Nothing was missed.
-    pub(super) recovered: bool,
 }
 
 /// Events are missing between the last one read and the one received: the connection is not to be trusted.
@@ -147,7 +140,8 @@ impl Rules {
         }
     }
 
-    /// The JOIN under way was refused for its id: whether another one is worth trying, with an id of the server's choice.
+    /// The JOIN under way was refused for its id, and waiting did not help: whether another one is worth trying, with an
+    /// id of the server's choice.
     pub(super) fn take_any_id(&mut self) -> bool {
         let another = self.options.id == 0 && self.id != 0;
         self.id = self.options.id;
@@ -157,10 +151,11 @@ impl Rules {
     /// The service's answer to a JOIN: where reading starts, and who the participant is.
     ///
     /// `first` may be the own JOIN as well; [`Rules::receive`] is then to be called with it too.
-    pub(super) fn welcome(&mut self, first: &ServerMessage, welcome: &Welcome) -> Welcomed {
+    pub(super) fn welcome(&mut self, first: &ServerMessage, welcome: &Welcome) -> Return {
         let newcomer = self.reading.is_none();
-        let recovered = welcome.recovered && welcome.epoch == self.epoch && !newcomer;
-        if !newcomer && welcome.epoch != self.epoch {
+        let new_history = !newcomer && welcome.epoch != self.epoch;
+        let recovered = welcome.recovered && !new_history && !newcomer;
+        if new_history {
             self.begin_epoch(first.timestamp);
         }
         // A new session, or a new start, means that this JOIN is an event. One that resumes is none, and leaves no span.
@@ -187,14 +182,19 @@ impl Rules {
                 } else {
                     before_first
                 },
-                afresh: true,
+                // Of a backlog there may be less than was asked for. What is live follows at once.
+                afresh: backlog > 0,
             });
             self.past_until = if backlog > 0 { welcome.head } else { 0 };
         }
         if let Some((timestamp, step)) = self.joining.take().filter(|_| joined) {
             self.end_send(step, EventName::Join, timestamp, "", "");
         }
-        Welcomed { recovered }
+        Return {
+            recovered,
+            new_history,
+            from_sequence: self.reading.map_or(0, |reading| reading.after) + 1,
+        }
     }
 
     /// A wiped history is a new world: its clock is the only one, and what was said has not been said in it.

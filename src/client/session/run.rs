@@ -11,9 +11,9 @@ use tonic::{Status, Streaming};
 use super::{Ending, LEAVE_PATIENCE, Say, Standing, Update, Wish, rules::Rules};
 use crate::{
     client::{
-        backoff::Backoff,
+        backoff::{Backoff, Held},
         connection::{Connection, Route},
-        status::{asks_to_resume, because, is_id_held},
+        status::{asks_to_resume, because, is_held, is_id_held, is_superseded},
     },
     telemetry::log::ClientLog,
     wire::v1::{JoinMsgLeave, ServerMessage, Welcome},
@@ -29,6 +29,9 @@ pub(super) struct Task {
     pub(super) standing: watch::Sender<Standing>,
     pub(super) leaving: Leaving,
     pub(super) backoff: Backoff,
+    /// JOINs of this session that had no answer. Each may still arrive and take the participant over, with nobody at its
+    /// other end.
+    pub(super) lost_joins: u32,
     pub(super) log: ClientLog,
 }
 
@@ -113,12 +116,15 @@ impl Task {
     }
 
     /// Joins again until the service answers; `Err` if it does not want to, or the participant no longer.
+    ///
+    /// Whoever holds the name or the id may be an earlier attempt of this loop, whose answer was lost: see [`Held`].
     async fn come_back(&mut self, reason: String) -> Result<(Connection, ServerMessage), Ending> {
         self.log.closed(self.rules.name(), &reason);
         self.leaving.away = true;
         self.tell(Update::Disconnected { reason }).await?;
         let mut join = self.rules.join();
         self.publish();
+        let mut held = Held::default();
         loop {
             let pause = self.backoff.pause();
             self.heeding(tokio::time::sleep(pause)).await?;
@@ -126,19 +132,25 @@ impl Task {
             let opening = Connection::open(&route, join.clone());
             let (connection, first) = match self.heeding(opening).await? {
                 Ok(opened) => opened,
+                Err(status) if asks_to_resume(&status) => {
+                    held.unanswered();
+                    self.lost_joins = self.lost_joins.saturating_add(1);
+                    continue;
+                }
+                Err(status) if self.is_superseded_by_itself(&status) => continue,
+                Err(status) if is_held(&status) && held.is_waited_for() => continue,
                 Err(status) if is_id_held(&status) && self.rules.take_any_id() => {
                     join = self.rules.join();
                     continue;
                 }
-                Err(status) if asks_to_resume(&status) => continue,
                 Err(status) => return Err(Ending::Refused(status)),
             };
             let welcome = welcome(&first).map_err(Ending::Refused)?;
-            let recovered = self.rules.welcome(&first, &welcome).recovered;
+            let back = self.rules.welcome(&first, &welcome);
             self.leaving.away = false;
             self.publish();
             self.log.joining(self.rules.name(), join.timestamp);
-            self.tell(Update::Reconnected { recovered }).await?;
+            self.tell(Update::Reconnected(back)).await?;
             return Ok((connection, first));
         }
     }
@@ -166,9 +178,21 @@ impl Task {
             Ok(None) => Err(Stop::Over(self.abandoned())),
             // Whether LEAVE arrived is not known; coming back to ask would be a JOIN if it did.
             Err(_) if self.leaving.sent => Err(Stop::Over(self.abandoned())),
-            Err(status) if asks_to_resume(&status) => Err(Stop::Broken(because(&status))),
+            Err(status) if asks_to_resume(&status) || self.is_superseded_by_itself(&status) => {
+                Err(Stop::Broken(because(&status)))
+            }
             Err(status) => Err(Stop::Over(Ending::Refused(status))),
         }
+    }
+
+    /// Whether the newer stream that `status` speaks of is that of an own JOIN which arrived late: nobody else knows the
+    /// session. As often as there are such JOINs, so that two who know it all the same do not fight for ever.
+    fn is_superseded_by_itself(&mut self, status: &Status) -> bool {
+        let by_itself = is_superseded(status) && self.lost_joins > 0;
+        if by_itself {
+            self.lost_joins -= 1;
+        }
+        by_itself
     }
 
     fn has_to_send(&self) -> bool {

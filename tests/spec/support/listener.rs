@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use chitchat::{
-    client::session::{Ending, JoinError, Options, Received, Session, Update},
+    client::session::{Ending, JoinError, Options, Received, Return, Session, Update},
     config,
     wire::v1::EventType,
 };
@@ -103,8 +103,13 @@ impl Listener {
 
     /// The next update, which says that the session is back: whether nothing was missed.
     pub async fn reconnected(&mut self) -> bool {
+        self.back().await.recovered
+    }
+
+    /// The same: all that it says.
+    pub async fn back(&mut self) -> Return {
         match self.update().await {
-            Update::Reconnected { recovered } => recovered,
+            Update::Reconnected(back) => back,
             other => panic!("not back: {other:?}"),
         }
     }

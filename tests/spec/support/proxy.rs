@@ -12,10 +12,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use super::within;
+
 /// A way to a server; it is gone when this is dropped.
 pub struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
+    connections: watch::Receiver<usize>,
     running: JoinHandle<()>,
 }
 
@@ -25,6 +28,10 @@ struct Weather {
     server: SocketAddr,
     /// Rises with each cut: connections of an earlier one are closed.
     cuts: usize,
+    /// Connections of a lower number are held up, whatever else holds.
+    held_up: usize,
+    /// Connections of a lower number do not pass on that the client has closed.
+    forgotten: usize,
     reachable: bool,
     to_server: bool,
     to_client: bool,
@@ -39,14 +46,18 @@ impl Proxy {
         let (weather, now) = watch::channel(Weather {
             server,
             cuts: 0,
+            held_up: 0,
+            forgotten: 0,
             reachable: true,
             to_server: true,
             to_client: true,
         });
-        let running = tokio::spawn(accept(listener, now));
+        let (count, connections) = watch::channel(0);
+        let running = tokio::spawn(accept(listener, now, count));
         Self {
             address,
             weather,
+            connections,
             running,
         }
     }
@@ -54,6 +65,18 @@ impl Proxy {
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Awaits so many more connections.
+    pub async fn connected(&self, more: usize) {
+        let mut connections = self.connections.clone();
+        let enough = *connections.borrow() + more;
+        within(
+            "connections",
+            connections.wait_for(|count| *count >= enough),
+        )
+        .await
+        .expect("the proxy runs");
     }
 
     /// Closes all connections, whatever was on its way in them.
@@ -67,10 +90,26 @@ impl Proxy {
         self.cut();
     }
 
+    /// New connections are as they should be; those that were made so far are held up until [`Proxy::mend`]. What was
+    /// sent on them then goes on, though its sender may have given up, which the server does not hear of.
+    pub fn overtake(&self) {
+        let made = *self.connections.borrow();
+        self.mend();
+        self.change(|weather| (weather.held_up, weather.forgotten) = (made, made));
+    }
+
     /// Everything passes again, over connections that are still there and over new ones.
     pub fn mend(&self) {
         self.change(|weather| {
+            weather.held_up = 0;
             (weather.reachable, weather.to_server, weather.to_client) = (true, true, true);
+        });
+    }
+
+    /// New connections are let through again, and the client hears nothing on them.
+    pub fn mend_requests(&self) {
+        self.change(|weather| {
+            (weather.reachable, weather.to_server, weather.to_client) = (true, true, false);
         });
     }
 
@@ -105,13 +144,19 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, weather: watch::Receiver<Weather>) {
+async fn accept(
+    listener: TcpListener,
+    weather: watch::Receiver<Weather>,
+    count: watch::Sender<usize>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (client, _) = accepted.expect("the listener accepts");
-                connections.spawn(carry(client, weather.clone()));
+                let number = *count.borrow();
+                connections.spawn(carry(number, client, weather.clone()));
+                count.send_modify(|count| *count += 1);
             }
             Some(_) = connections.join_next() => {}
         }
@@ -119,7 +164,7 @@ async fn accept(listener: TcpListener, weather: watch::Receiver<Weather>) {
 }
 
 /// One connection, until an end closes it or it is cut.
-async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>) {
+async fn carry(number: usize, client: TcpStream, mut weather: watch::Receiver<Weather>) {
     let Weather {
         server,
         cuts,
@@ -132,21 +177,33 @@ async fn carry(client: TcpStream, mut weather: watch::Receiver<Weather>) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let (upstream, downstream) = (weather.clone(), weather.clone());
+    let (from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let (upstream, downstream, ended) = (weather.clone(), weather.clone(), weather.clone());
+    let passes = |weather: &Weather| number >= weather.held_up;
+    let upstream = async {
+        let passes = |weather: &Weather| passes(weather) && weather.to_server;
+        copy(from_client, &mut to_server, upstream, passes).await;
+        if number < ended.borrow().forgotten {
+            std::future::pending().await
+        }
+    };
+    let downstream = async {
+        let passes = |weather: &Weather| passes(weather) && weather.to_client;
+        copy(from_server, &mut to_client, downstream, passes).await;
+    };
     tokio::select! {
         // The cut first: what is held when it comes is lost, even if everything may pass again by then.
         biased;
         _ = weather.wait_for(|weather| weather.cuts > cuts) => {}
-        () = copy(from_client, to_server, upstream, |weather| weather.to_server) => {}
-        () = copy(from_server, to_client, downstream, |weather| weather.to_client) => {}
+        () = upstream => {}
+        () = downstream => {}
     }
 }
 
 async fn copy(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    to: &mut OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
     passes: impl Fn(&Weather) -> bool,
 ) {
@@ -155,9 +212,12 @@ async fn copy(
         let Ok(read @ 1..) = from.read(&mut buffer).await else {
             return;
         };
-        if weather.wait_for(&passes).await.is_err() || to.write_all(&buffer[..read]).await.is_err()
-        {
+        if weather.wait_for(&passes).await.is_err() {
             return;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            // It has closed, which the other direction reads, after what it sent before.
+            return std::future::pending().await;
         }
     }
 }
