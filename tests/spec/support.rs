@@ -1,5 +1,6 @@
 //! The vocabulary of the tests.
 
+pub mod checker;
 pub mod client_process;
 pub mod collector;
 pub mod hostile;
