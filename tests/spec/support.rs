@@ -6,6 +6,7 @@ pub mod collector;
 pub mod hostile;
 pub mod http2;
 pub mod listener;
+pub mod load;
 pub mod piped;
 pub mod program;
 pub mod proxy;
