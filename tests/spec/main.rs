@@ -67,6 +67,12 @@ mod telemetry;
 /// A participant's session: its clock follows Lamport's rule, and a network that fails costs nobody a message.
 mod session;
 
+/// The checker that judges every fault test would notice: each kind of fault, planted in a good run, is caught.
+mod checker;
+
+/// Whatever the network does, everybody reads what is stored, each event once.
+mod faults;
+
 /// A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
 mod scripted;
 

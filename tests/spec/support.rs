@@ -1,10 +1,12 @@
 //! The vocabulary of the tests.
 
+pub mod checker;
 pub mod client_process;
 pub mod collector;
 pub mod hostile;
 pub mod http2;
 pub mod listener;
+pub mod load;
 pub mod piped;
 pub mod program;
 pub mod proxy;

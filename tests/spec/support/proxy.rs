@@ -1,18 +1,22 @@
 //! A network that fails on command: a TCP proxy in front of a server.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
+        tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 
 use super::within;
+
+/// What passes at once where nothing is slow, in bytes.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// A way to a server; it is gone when this is dropped.
 pub struct Proxy {
@@ -32,9 +36,31 @@ struct Weather {
     held_up: usize,
     /// Connections of a lower number do not pass on that the client has closed.
     forgotten: usize,
+    /// Whether the last cut was a reset, not a close.
+    by_reset: bool,
     reachable: bool,
-    to_server: bool,
-    to_client: bool,
+    to_server: Way,
+    to_client: Way,
+}
+
+/// What the network does in one direction.
+#[derive(Clone, Copy)]
+struct Way {
+    open: bool,
+    /// Rises with each end: connections of before hear that there is nothing more to come.
+    ends: usize,
+    /// What passes at once, in bytes, and how long it takes.
+    piece: usize,
+    pause: Duration,
+}
+
+impl Way {
+    const GOOD: Self = Self {
+        open: true,
+        ends: 0,
+        piece: PIECE_BYTES,
+        pause: Duration::ZERO,
+    };
 }
 
 impl Proxy {
@@ -48,9 +74,10 @@ impl Proxy {
             cuts: 0,
             held_up: 0,
             forgotten: 0,
+            by_reset: false,
             reachable: true,
-            to_server: true,
-            to_client: true,
+            to_server: Way::GOOD,
+            to_client: Way::GOOD,
         });
         let (count, connections) = watch::channel(0);
         let running = tokio::spawn(accept(listener, now, count));
@@ -81,7 +108,12 @@ impl Proxy {
 
     /// Closes all connections, whatever was on its way in them.
     pub fn cut(&self) {
-        self.weather.send_modify(|weather| weather.cuts += 1);
+        self.change(|weather| (weather.cuts, weather.by_reset) = (weather.cuts + 1, false));
+    }
+
+    /// The same by a reset (RST): both ends lose even what had arrived and was not read yet.
+    pub fn reset(&self) {
+        self.change(|weather| (weather.cuts, weather.by_reset) = (weather.cuts + 1, true));
     }
 
     /// Closes all connections, and new ones as soon as they are made.
@@ -101,31 +133,56 @@ impl Proxy {
     /// Everything passes again, over connections that are still there and over new ones.
     pub fn mend(&self) {
         self.change(|weather| {
-            weather.held_up = 0;
-            (weather.reachable, weather.to_server, weather.to_client) = (true, true, true);
+            (weather.held_up, weather.reachable) = (0, true);
+            for way in [&mut weather.to_server, &mut weather.to_client] {
+                *way = Way {
+                    ends: way.ends,
+                    ..Way::GOOD
+                };
+            }
         });
     }
 
     /// New connections are let through again, and the client hears nothing on them.
     pub fn mend_requests(&self) {
-        self.change(|weather| {
-            (weather.reachable, weather.to_server, weather.to_client) = (true, true, false);
-        });
+        self.mend();
+        self.hold_answers();
     }
 
     /// Nothing passes, and no connection is closed.
     pub fn freeze(&self) {
-        self.change(|weather| (weather.to_server, weather.to_client) = (false, false));
+        self.hold_requests();
+        self.hold_answers();
     }
 
     /// What the client sends arrives; it hears nothing.
     pub fn hold_answers(&self) {
-        self.change(|weather| weather.to_client = false);
+        self.change(|weather| weather.to_client.open = false);
     }
 
     /// The client hears; what it sends does not arrive.
     pub fn hold_requests(&self) {
-        self.change(|weather| weather.to_server = false);
+        self.change(|weather| weather.to_server.open = false);
+    }
+
+    /// The server hears that the client has nothing more to send (FIN); what it sends still arrives.
+    pub fn end_requests(&self) {
+        self.change(|weather| weather.to_server.ends += 1);
+    }
+
+    /// The client hears that the server has nothing more to send (FIN); what it sends still arrives.
+    pub fn end_answers(&self) {
+        self.change(|weather| weather.to_client.ends += 1);
+    }
+
+    /// Both directions carry at most `piece` bytes at once, and each piece takes `pause`: a delay when pieces are large,
+    /// a narrow line when they are small.
+    pub fn slow_down(&self, piece: usize, pause: Duration) {
+        self.change(|weather| {
+            for way in [&mut weather.to_server, &mut weather.to_client] {
+                (way.piece, way.pause) = (piece.min(PIECE_BYTES), pause);
+            }
+        });
     }
 
     /// New connections go to this server.
@@ -164,7 +221,7 @@ async fn accept(
 }
 
 /// One connection, until an end closes it or it is cut.
-async fn carry(number: usize, client: TcpStream, mut weather: watch::Receiver<Weather>) {
+async fn carry(number: usize, mut client: TcpStream, mut weather: watch::Receiver<Weather>) {
     let Weather {
         server,
         cuts,
@@ -174,50 +231,80 @@ async fn carry(number: usize, client: TcpStream, mut weather: watch::Receiver<We
     if !reachable {
         return;
     }
-    let Ok(server) = TcpStream::connect(server).await else {
+    let Ok(mut server) = TcpStream::connect(server).await else {
         return;
     };
-    let (from_client, mut to_client) = client.into_split();
-    let (from_server, mut to_server) = server.into_split();
     let (upstream, downstream, ended) = (weather.clone(), weather.clone(), weather.clone());
-    let passes = |weather: &Weather| number >= weather.held_up;
-    let upstream = async {
-        let passes = |weather: &Weather| passes(weather) && weather.to_server;
-        copy(from_client, &mut to_server, upstream, passes).await;
-        if number < ended.borrow().forgotten {
-            std::future::pending().await
+    let at_hand = |way: Way, weather: &Weather| Way {
+        open: way.open && number >= weather.held_up,
+        ..way
+    };
+    let cut = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let upstream = async {
+            let way = |weather: &Weather| at_hand(weather.to_server, weather);
+            copy(from_client, to_server, upstream, way).await;
+            if number < ended.borrow().forgotten {
+                std::future::pending().await
+            }
+        };
+        let downstream = async {
+            let way = |weather: &Weather| at_hand(weather.to_client, weather);
+            copy(from_server, to_client, downstream, way).await;
+        };
+        tokio::select! {
+            // The cut first: what is held when it comes is lost, even if everything may pass again by then.
+            biased;
+            _ = weather.wait_for(|weather| weather.cuts > cuts) => true,
+            () = upstream => false,
+            () = downstream => false,
         }
     };
-    let downstream = async {
-        let passes = |weather: &Weather| passes(weather) && weather.to_client;
-        copy(from_server, &mut to_client, downstream, passes).await;
-    };
-    tokio::select! {
-        // The cut first: what is held when it comes is lost, even if everything may pass again by then.
-        biased;
-        _ = weather.wait_for(|weather| weather.cuts > cuts) => {}
-        () = upstream => {}
-        () = downstream => {}
+    if cut && weather.borrow().by_reset {
+        for end in [client, server] {
+            // Fails when the connection is gone already.
+            let _ = end.set_zero_linger();
+        }
     }
 }
 
+/// Carries what comes `from` one end `to` the other, until either is gone.
 async fn copy(
-    mut from: OwnedReadHalf,
-    to: &mut OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     mut weather: watch::Receiver<Weather>,
-    passes: impl Fn(&Weather) -> bool,
+    way: impl Fn(&Weather) -> Way,
 ) {
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
-            return;
-        };
-        if weather.wait_for(&passes).await.is_err() {
-            return;
+    let ends = way(&weather.borrow()).ends;
+    let mut ending = weather.clone();
+    let carried = async {
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            let Way { piece, pause, .. } = way(&weather.borrow());
+            let Ok(read @ 1..) = from.read(&mut buffer[..piece]).await else {
+                return;
+            };
+            // Not for no time at all: the shortest sleep takes a millisecond.
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            if weather.wait_for(|weather| way(weather).open).await.is_err() {
+                return;
+            }
+            if to.write_all(&buffer[..read]).await.is_err() {
+                // It has closed, which the other direction reads, after what it sent before.
+                return std::future::pending().await;
+            }
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
-            // It has closed, which the other direction reads, after what it sent before.
-            return std::future::pending().await;
-        }
+    };
+    tokio::select! {
+        biased;
+        _ = ending.wait_for(|weather| way(weather).ends > ends) => {}
+        () = carried => return,
+    }
+    // The other direction goes on, until its ends have had enough of it.
+    if to.shutdown().await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,0 +1,389 @@
+//! Clients that talk as fast as they are answered, and keep a record of all they do and hear for the [`checker`].
+//!
+//! [`checker`]: super::checker
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use chitchat::{
+    client::session::{Ending, JoinError, Options, Received, Return, Session, Update},
+    clock::LamportClock,
+    wire::v1::{
+        GetHistoryRequest, JoinMsgLeave, NoticeCode, chat_service_client::ChatServiceClient,
+    },
+};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Channel};
+
+use super::{
+    PATIENCE,
+    checker::{Clock, End, Heard, Run, Step, Stored, Transcript},
+    within,
+};
+
+/// What a client has said and not had answered yet: a few, so that breaks find messages on their way.
+const WINDOW: usize = 4;
+
+/// Every so many texts one is too long, and so refused.
+const REFUSED_EVERY: usize = 16;
+
+/// How long a call may take before it is made again, and how long before a failed one is.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+const CALL_PAUSE: Duration = Duration::from_millis(20);
+
+/// A client at work; dropping it ends it like a crash.
+pub struct Talker {
+    name: String,
+    stop: CancellationToken,
+    answered: watch::Receiver<usize>,
+    talking: JoinHandle<(Transcript, Option<Ending>)>,
+}
+
+/// Joins as `options` say, as soon as that is possible, and talks.
+pub async fn talk(options: Options) -> Talker {
+    let name = options.name.clone();
+    let session = within("a join", join(options)).await;
+    Talker::spawn(name, |stop, answered| async {
+        let (transcript, ending) = Talk::new(session, answered).run(stop).await;
+        (transcript, Some(ending))
+    })
+}
+
+/// Posts to `room` from outside, one message after the other, each again until it is answered.
+pub fn post(url: &str, room: &str, name: &str) -> Talker {
+    let channel = Channel::from_shared(url.to_owned()).expect("the address is an address");
+    let client = ChatServiceClient::new(channel.connect_timeout(CALL_TIMEOUT).connect_lazy());
+    let transcript = Transcript {
+        client: name.into(),
+        room: room.into(),
+        steps: Vec::new(),
+        end: End::Outside,
+    };
+    Talker::spawn(name.into(), |stop, answered| async move {
+        (post_until(client, transcript, stop, answered).await, None)
+    })
+}
+
+impl Talker {
+    fn spawn<F>(
+        name: String,
+        talk: impl FnOnce(CancellationToken, watch::Sender<usize>) -> F,
+    ) -> Self
+    where
+        F: Future<Output = (Transcript, Option<Ending>)> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (answered, answered_now) = watch::channel(0);
+        Self {
+            name,
+            talking: tokio::spawn(talk(stop.clone(), answered)),
+            answered: answered_now,
+            stop,
+        }
+    }
+
+    /// Waits until so many more of its messages are answered: it is connected, and talks.
+    pub async fn goes_on(&mut self, messages: usize) {
+        let goal = *self.answered.borrow_and_update() + messages;
+        let answered = self.answered.wait_for(|answered| *answered >= goal);
+        if within(&format!("{} to go on", self.name), answered)
+            .await
+            .is_err()
+        {
+            let ended = (&mut self.talking).await.map(|(_, ending)| ending);
+            panic!("{} should still talk: {ended:?}", self.name);
+        }
+    }
+
+    /// Lets it say its last, and leave once everything is answered.
+    pub async fn finish(self) -> Transcript {
+        self.stop.cancel();
+        let ended = within(&format!("{} to leave", self.name), self.talking).await;
+        let (transcript, ending) = ended.expect("a client does not panic");
+        if let Some(ending) = ending {
+            let left = matches!(ending, Ending::Left);
+            assert!(left, "{} should leave: {ending:?}", self.name);
+        }
+        transcript
+    }
+}
+
+/// Lets all of them leave, and asks `url` what is stored then.
+pub async fn finish(talkers: Vec<Talker>, url: &str) -> Run {
+    for talker in &talkers {
+        talker.stop.cancel();
+    }
+    let mut transcripts = Vec::new();
+    for talker in talkers {
+        transcripts.push(talker.finish().await);
+    }
+    run(transcripts, url).await
+}
+
+/// These transcripts, and what is stored now of their rooms.
+pub async fn run(transcripts: Vec<Transcript>, url: &str) -> Run {
+    let rooms: BTreeSet<String> = transcripts.iter().map(|one| one.room.clone()).collect();
+    let mut run = Run {
+        transcripts,
+        rooms: Vec::new(),
+    };
+    for room in rooms {
+        run.rooms.push(stored(url, &room).await);
+    }
+    run
+}
+
+/// What is stored of `room`, page by page.
+async fn stored(url: &str, room: &str) -> Stored {
+    let connecting = ChatServiceClient::connect(url.to_owned());
+    let mut client = within("a connection", connecting).await.expect("it serves");
+    let mut stored = Stored {
+        room: room.into(),
+        epochs: BTreeSet::new(),
+        events: Vec::new(),
+    };
+    loop {
+        let request = GetHistoryRequest {
+            room: room.into(),
+            after_sequence: stored.events.last().map_or(0, |last| last.sequence),
+            limit: 1_000,
+            ..GetHistoryRequest::default()
+        };
+        let page = within("a page of history", client.get_history(request)).await;
+        let page = page.expect("history should be read").into_inner();
+        stored.epochs.insert(page.epoch);
+        stored.events.extend(page.events);
+        if !page.more {
+            return stored;
+        }
+    }
+}
+
+/// Tries until the service can be reached, and holds the name for nobody else: an attempt whose answer was lost does.
+async fn join(options: Options) -> Session {
+    loop {
+        match timeout(PATIENCE, Session::join(options.clone())).await {
+            Ok(Ok(session)) => return session,
+            Ok(Err(JoinError::Held(_) | JoinError::Unreachable { .. })) => sleep(CALL_PAUSE).await,
+            other => panic!("{} cannot join: {other:?}", options.name),
+        }
+    }
+}
+
+/// A participant that talks.
+struct Talk {
+    session: Session,
+    transcript: Transcript,
+    number: usize,
+    /// What was said and not answered yet, by `message_id`.
+    unanswered: HashMap<String, String>,
+    answered: watch::Sender<usize>,
+    stage: Stage,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Talking,
+    /// The last is said.
+    Waiting,
+    Leaving,
+}
+
+impl Talk {
+    fn new(session: Session, answered: watch::Sender<usize>) -> Self {
+        let joined = Step::Joined {
+            epoch: session.epoch(),
+        };
+        let transcript = Transcript {
+            client: session.name().into(),
+            room: session.room().into(),
+            steps: vec![joined],
+            end: End::Lost,
+        };
+        Self {
+            session,
+            transcript,
+            number: 0,
+            unanswered: HashMap::new(),
+            answered,
+            stage: Stage::Talking,
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> (Transcript, Ending) {
+        loop {
+            while self.stage == Stage::Talking && self.unanswered.len() < WINDOW {
+                self.say().await;
+            }
+            if self.stage == Stage::Waiting && self.unanswered.is_empty() {
+                self.stage = Stage::Leaving;
+                self.session.leave();
+            }
+            tokio::select! {
+                update = self.session.next() => {
+                    let update = update.expect("the end is told before");
+                    if let Some(ending) = self.hear(update) {
+                        return (self.transcript, ending);
+                    }
+                }
+                () = stop.cancelled(), if self.stage == Stage::Talking => {
+                    self.say().await;
+                    self.stage = self.stage.max(Stage::Waiting);
+                }
+            }
+        }
+    }
+
+    async fn say(&mut self) {
+        self.number += 1;
+        let mut text = format!("{} {}", self.transcript.client, self.number);
+        if self.number.is_multiple_of(REFUSED_EVERY) {
+            text.push_str(&" and on".repeat(20));
+        }
+        match self.session.say(&*text).await {
+            Ok(message_id) => {
+                self.transcript
+                    .steps
+                    .push(Step::Said { text: text.clone() });
+                self.unanswered.insert(message_id, text);
+            }
+            // Why it has ended is heard in its turn.
+            Err(_) => self.stage = Stage::Leaving,
+        }
+    }
+
+    /// Notes what is heard; `Some` at the end.
+    fn hear(&mut self, update: Update) -> Option<Ending> {
+        match update {
+            Update::Event(received) => self.read(received),
+            Update::Notice(received) => self.heed(&received),
+            Update::Disconnected { .. } => {}
+            Update::Reconnected(Return { recovered, .. }) => {
+                self.transcript.steps.push(Step::Returned {
+                    epoch: self.session.epoch(),
+                    recovered,
+                })
+            }
+            Update::Ended(ending) => {
+                if matches!(ending, Ending::Left) {
+                    self.transcript.end = End::Left;
+                }
+                return Some(ending);
+            }
+        }
+        None
+    }
+
+    fn read(&mut self, received: Received) {
+        let clock = clock(&received);
+        let message = received.message;
+        let (message_id, sequence, timestamp) = (
+            message.message_id.clone(),
+            message.sequence,
+            message.timestamp,
+        );
+        let heard = Heard::Message(message);
+        self.transcript.steps.push(Step::Read { heard, clock });
+        self.acknowledged(message_id, sequence, timestamp);
+    }
+
+    fn heed(&mut self, received: &Received) {
+        let message = &received.message;
+        let notice = message.notice.as_ref().expect("a notice has one");
+        let message_id = notice.message_id.clone();
+        match notice.code() {
+            NoticeCode::Draining => {}
+            NoticeCode::Duplicate => {
+                self.acknowledged(message_id, notice.sequence, message.timestamp);
+            }
+            NoticeCode::TooLong => {
+                let text = self.unanswered.remove(&message_id);
+                self.transcript.steps.push(Step::Refused {
+                    text: text.expect("it was said"),
+                    timestamp: message.timestamp,
+                    clock: clock(received),
+                });
+                self.answered.send_modify(|answered| *answered += 1);
+            }
+            other => panic!("{} did nothing for {other:?}", self.transcript.client),
+        }
+    }
+
+    fn acknowledged(&mut self, message_id: String, sequence: u64, timestamp: i64) {
+        if self.unanswered.remove(&message_id).is_some() {
+            self.transcript.steps.push(Step::Acknowledged {
+                message_id,
+                sequence,
+                timestamp,
+            });
+            self.answered.send_modify(|answered| *answered += 1);
+        }
+    }
+}
+
+fn clock(received: &Received) -> Clock {
+    Clock {
+        before: Some(received.before),
+        after: received.after,
+    }
+}
+
+async fn post_until(
+    mut client: ChatServiceClient<Channel>,
+    mut transcript: Transcript,
+    stop: CancellationToken,
+    answered: watch::Sender<usize>,
+) -> Transcript {
+    let mut clock = LamportClock::default();
+    while !stop.is_cancelled() {
+        let number = *answered.borrow() + 1;
+        let name = &transcript.client;
+        let message = JoinMsgLeave {
+            client_name: name.clone(),
+            room: transcript.room.clone(),
+            timestamp: clock.tick(),
+            msg: format!("{name} {number}"),
+            message_id: format!("{name}-{number}"),
+            ..JoinMsgLeave::default()
+        };
+        transcript.steps.push(Step::Said {
+            text: message.msg.clone(),
+        });
+        let stored = loop {
+            match timeout(CALL_TIMEOUT, client.send_message(message.clone())).await {
+                Ok(Ok(response)) => break response.into_inner(),
+                Ok(Err(status)) if is_final(status.code()) => panic!("{name}: {status}"),
+                // It arrived or not: the same again.
+                Ok(Err(_)) => sleep(CALL_PAUSE).await,
+                Err(_) => {}
+            }
+        };
+        clock.merge(stored.timestamp);
+        transcript.steps.push(Step::Acknowledged {
+            message_id: message.message_id,
+            sequence: stored.sequence,
+            timestamp: stored.timestamp,
+        });
+        answered.send_modify(|answered| *answered += 1);
+    }
+    transcript
+}
+
+/// Whether the proto's table says that trying again is of no use.
+fn is_final(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+    )
+}
