@@ -1,6 +1,6 @@
 //! `chitchat history`: a room's history, and what is added to it.
 
-use std::io;
+use std::{io, mem};
 
 use anyhow::{Context as _, anyhow};
 use tokio::time::{Instant, sleep};
@@ -11,25 +11,44 @@ use super::{Context, exit::Exit, flags};
 use crate::{
     client::{
         backoff::Backoff,
-        reading::{PAGE, Reader},
+        reading::{END, Reader},
         render,
-        status::asks_to_resume,
+        status::{asks_to_resume, because},
         stdio::{Output, PATIENCE, tell, written},
     },
     shutdown,
     wire::v1::ServerMessage,
 };
 
+/// What `chitchat history --help` says beside its flags.
+const HELP: &str = "\
+Events are printed in their order, oldest first. Without a range: all that are
+kept. To read backwards: --last 50, then --last 50 --before the first sequence
+of these, and so on; --json shows sequences.
+
+Standard output has events alone. Standard error says which of the events asked
+for are no longer kept and, with --follow, that the connection is lost, that it
+is back, and whether something was missed.";
+
 /// Print a room's history
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
     /// Go on with what happens, as it happens, until Ctrl-C
     #[arg(long, short)]
     follow: bool,
 
-    /// Only the last so many events (at most 1000)
-    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
-    last: Option<u32>,
+    /// Only events after this sequence
+    #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(u64).range(..=END))]
+    after: Option<u64>,
+
+    /// Only events before this sequence
+    #[arg(long, value_name = "SEQUENCE", conflicts_with = "follow", value_parser = clap::value_parser!(u64).range(1..=END))]
+    before: Option<u64>,
+
+    /// Only the last so many of these
+    #[arg(long, short = 'n', value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    last: Option<u64>,
 
     /// One JSON object a line: `kind`, `room`, `sequence`, `logical_time`, `sender_name`, `text` ...
     #[arg(long)]
@@ -45,8 +64,8 @@ pub struct Args {
 /// Prints the events in order, each once.
 ///
 /// # Errors
-/// The server cannot be reached or refuses (while following, only if trying again is of no use); standard output
-/// cannot be written.
+/// The server cannot be reached (with `--follow`, only if it never could) or refuses; without `--follow`, it began a new
+/// history meanwhile; standard output cannot be written.
 pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let client = context.config.client;
     let stop = shutdown::on_signal()?;
@@ -54,11 +73,14 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         reader: Reader::new(&client.server, &client.room)?,
         output: Output::of_stdout().context("cannot write to standard output")?,
         json: args.json,
+        follows: args.follow,
+        before: args.before.unwrap_or(END),
         epoch: String::new(),
-        last: 0,
+        last: args.after.unwrap_or(0),
+        away: false,
     };
     let read = tokio::select! {
-        read = reading.run(&args) => read,
+        read = reading.run(args.last) => read,
         () = stop.cancelled() => Ok(()),
     };
     // First what was read, then why there is no more.
@@ -66,6 +88,10 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     match read {
         Ok(()) => finished.map(|()| Exit::Good),
         Err(Stop::Output(error)) => written(Err(error)).map(|()| Exit::Good),
+        Err(Stop::NewHistory) => Err(anyhow!(
+            "{}: a new history has begun; what was printed is of the old one",
+            client.server
+        )),
         Err(Stop::Status(status)) => Err(anyhow!(
             "{}: {}",
             client.server,
@@ -78,86 +104,144 @@ struct Reading {
     reader: Reader,
     output: Output,
     json: bool,
-    /// The history that was read, and how far.
+    follows: bool,
+    /// Where to stop.
+    before: u64,
+    /// The history that is read; none before the first answer.
     epoch: String,
+    /// The last sequence that was printed, or is not to be.
     last: u64,
+    /// The connection is lost, and the person was told so.
+    away: bool,
 }
 
 impl Reading {
-    async fn run(&mut self, args: &Args) -> Result<(), Stop> {
-        match args.last {
-            Some(count) => self.newest(count).await,
-            None => self.rest().await,
-        }?;
-        if !args.follow {
+    /// Reads the range, or its last `count` events, and then follows if that is wanted.
+    async fn run(&mut self, count: Option<u64>) -> Result<(), Stop> {
+        match self.range(count).await {
+            Err(Stop::Status(status)) if self.resumes_after(&status) => self.lost(&status),
+            read => read?,
+        }
+        if !self.follows {
             return Ok(());
         }
         let mut backoff = Backoff::default();
         loop {
             let began = Instant::now();
             match self.follow().await {
-                Err(Stop::Status(status)) if asks_to_resume(&status) => {}
-                Err(stop) => return Err(stop),
-                Ok(()) => {}
+                Err(Stop::Status(status)) if self.resumes_after(&status) => self.lost(&status),
+                followed => followed?,
             }
             backoff.held(began.elapsed());
             sleep(backoff.pause()).await;
         }
     }
 
-    async fn newest(&mut self, count: u32) -> Result<(), Stop> {
-        let page = self.reader.last(count).await?;
-        self.epoch = page.epoch;
-        for event in &page.events {
-            self.show(event).await?;
+    /// A server that never answered may have a wrong address; one that did is waited for.
+    fn resumes_after(&self, status: &Status) -> bool {
+        self.follows && !self.epoch.is_empty() && asks_to_resume(status)
+    }
+
+    async fn range(&mut self, count: Option<u64>) -> Result<(), Stop> {
+        if let Some(count) = count {
+            let newest = self.reader.before(self.before, 1).await?;
+            self.epoch = newest.epoch;
+            // Sequences are dense, so this is where the last `count` begin.
+            let end = newest.events.last().map_or(0, |event| event.sequence);
+            self.last = self.last.max(end.saturating_sub(count));
         }
-        Ok(())
+        self.rest().await
     }
 
     /// What there is after the last event shown.
     async fn rest(&mut self) -> Result<(), Stop> {
-        loop {
-            let page = self.reader.after(self.last).await?;
-            if page.epoch != self.epoch {
-                let first = self.epoch.is_empty();
+        while self.last + 1 < self.before {
+            let wanted = self.before - 1 - self.last;
+            let page = self.reader.after(self.last, wanted).await?;
+            if self.epoch.is_empty() {
                 self.epoch = page.epoch;
-                if !first {
-                    // The figures of another history say nothing about this one.
-                    tell("the server has a new history: from its beginning");
-                    self.last = 0;
-                    continue;
-                }
+            } else if page.epoch != self.epoch {
+                // The figures of another history say nothing about this one.
+                self.begin_anew(page.epoch)?;
+                continue;
             }
             for event in &page.events {
+                self.miss_until(event.sequence);
                 self.show(event).await?;
             }
             if !page.more || page.events.is_empty() {
-                return Ok(());
+                break;
             }
-        }
-    }
-
-    /// Watches until the connection breaks, or something is missing.
-    async fn follow(&mut self) -> Result<(), Stop> {
-        let mut events = self.reader.watch(self.epoch.clone(), self.last).await?;
-        let Some(welcome) = events.message().await?.and_then(|first| first.welcome) else {
-            return Ok(());
-        };
-        if !welcome.recovered {
-            if welcome.epoch == self.epoch {
-                tell(&format!("events after {} are no longer kept", self.last));
-            }
-            return self.rest().await;
-        }
-        while let Some(event) = events.message().await? {
-            self.show(&event).await?;
         }
         Ok(())
     }
 
+    fn begin_anew(&mut self, epoch: String) -> Result<(), Stop> {
+        if !self.follows {
+            return Err(Stop::NewHistory);
+        }
+        self.say("the server has a new history: from its beginning");
+        (self.epoch, self.last) = (epoch, 0);
+        Ok(())
+    }
+
+    /// Watches until the connection breaks, or it is to be watched from elsewhere.
+    async fn follow(&mut self) -> Result<(), Stop> {
+        let mut events = self.reader.watch(self.epoch.clone(), self.last).await?;
+        let Some(welcome) = events.message().await?.and_then(|first| first.welcome) else {
+            return Err(ended());
+        };
+        if !welcome.recovered {
+            if welcome.epoch == self.epoch && welcome.head < self.last {
+                let lost = format!(
+                    "the history ends with event {}, though event {} was read",
+                    welcome.head, self.last
+                );
+                return Err(Status::data_loss(lost).into());
+            }
+            self.rest().await?;
+            if welcome.epoch == self.epoch {
+                // Nothing of it is kept.
+                self.miss_until(welcome.head + 1);
+            }
+        }
+        if mem::take(&mut self.away) {
+            tell("Back. Nothing was missed.");
+        }
+        if !welcome.recovered {
+            return Ok(());
+        }
+        while let Some(event) = events.message().await? {
+            if event.sequence > self.last + 1 {
+                let gap = format!("sequence {} came after {}", event.sequence, self.last);
+                return Err(Status::unavailable(gap).into());
+            }
+            self.show(&event).await?;
+        }
+        Err(ended())
+    }
+
+    /// What comes next is `sequence`, or the end of the range: says what is missing before it.
+    fn miss_until(&mut self, sequence: u64) {
+        let next = sequence.min(self.before);
+        let first = self.last + 1;
+        if first >= next {
+            return;
+        }
+        self.last = next - 1;
+        if first == self.last {
+            self.say(&format!("event {first} is no longer kept"));
+        } else {
+            self.say(&format!(
+                "events {first} to {} are no longer kept",
+                self.last
+            ));
+        }
+    }
+
+    /// Prints `event`, if it is one, lies in the range and was not printed before.
     async fn show(&mut self, event: &ServerMessage) -> Result<(), Stop> {
-        // Neither a notice nor what was shown before.
-        if event.sequence <= self.last {
+        if event.sequence <= self.last || event.sequence >= self.before {
             return Ok(());
         }
         let line = if self.json {
@@ -173,6 +257,26 @@ impl Reading {
         Ok(())
     }
 
+    /// Says once that the connection is lost.
+    fn lost(&mut self, status: &Status) {
+        if !mem::replace(&mut self.away, true) {
+            let reason = because(status);
+            tell(&format!(
+                "Connection lost ({}). Coming back.",
+                render::clean(&reason)
+            ));
+        }
+    }
+
+    /// Says that something is missing; if the connection was lost, this is the word that it is back, too.
+    fn say(&mut self, what: &str) {
+        if mem::take(&mut self.away) {
+            tell(&format!("Back, but {what}."));
+        } else {
+            tell(what);
+        }
+    }
+
     async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         tokio::select! {
             finished = self.output.finish() => written(finished),
@@ -185,6 +289,8 @@ impl Reading {
 /// Why reading does not go on.
 enum Stop {
     Status(Status),
+    /// Of which nothing was asked for.
+    NewHistory,
     Output(io::Error),
 }
 
@@ -192,4 +298,8 @@ impl From<Status> for Stop {
     fn from(status: Status) -> Self {
         Self::Status(status)
     }
+}
+
+fn ended() -> Stop {
+    Status::unavailable("the stream ended").into()
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::{
     backoff::{Backoff, Held},
     connection::AddressError,
-    reading::{END, Reader},
+    reading::{END, PAGE, Reader},
     render,
     script::{Await, Rule, Script, Step},
     session::{Ending, JoinError, Options, Received, Session, Update},
@@ -339,7 +339,7 @@ impl Prelude {
         let mut before = END;
         let mut head = None;
         loop {
-            let page = self.reader.before(before).await?;
+            let page = self.reader.before(before, PAGE).await?;
             if page.epoch != self.epoch {
                 self.epoch.clone_from(&page.epoch);
                 self.position = 0;

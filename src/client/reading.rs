@@ -62,40 +62,31 @@ impl Reader {
         Ok(answer.into_inner().participants)
     }
 
-    /// The room's last `count` events, in order; at most [`PAGE`].
+    /// The last `count` events before `sequence` ([`END`]: the newest), in order; at most [`PAGE`].
     ///
     /// # Errors
     /// As the service answers, or `DEADLINE_EXCEEDED`.
-    pub async fn last(&mut self, count: u32) -> Result<GetHistoryResponse, Status> {
+    pub async fn before(
+        &mut self,
+        sequence: u64,
+        count: u32,
+    ) -> Result<GetHistoryResponse, Status> {
         self.history(GetHistoryRequest {
-            before_sequence: END,
+            before_sequence: sequence,
             limit: count,
             ..GetHistoryRequest::default()
         })
         .await
     }
 
-    /// The events before `sequence` ([`END`]: the newest), as many as fit into one answer.
+    /// The events after `sequence`, at most `count` and as many as fit into one answer.
     ///
     /// # Errors
     /// As the service answers, or `DEADLINE_EXCEEDED`.
-    pub async fn before(&mut self, sequence: u64) -> Result<GetHistoryResponse, Status> {
-        self.history(GetHistoryRequest {
-            before_sequence: sequence,
-            limit: PAGE,
-            ..GetHistoryRequest::default()
-        })
-        .await
-    }
-
-    /// The events after `sequence`, as many as fit into one answer.
-    ///
-    /// # Errors
-    /// As the service answers, or `DEADLINE_EXCEEDED`.
-    pub async fn after(&mut self, sequence: u64) -> Result<GetHistoryResponse, Status> {
+    pub async fn after(&mut self, sequence: u64, count: u64) -> Result<GetHistoryResponse, Status> {
         self.history(GetHistoryRequest {
             after_sequence: sequence,
-            limit: PAGE,
+            limit: u32::try_from(count).unwrap_or(PAGE).min(PAGE),
             ..GetHistoryRequest::default()
         })
         .await

@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 use super::{
     backoff::Backoff,
-    reading::{PAGE, Reader},
+    reading::{END, PAGE, Reader},
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
     status::{is_held, is_id_held},
@@ -484,7 +484,7 @@ impl Stay<'_> {
             .clamp(1, PAGE);
         let (mut reader, style) = (self.reader.clone(), self.visit.style);
         self.answers.spawn(async move {
-            match reader.last(count).await {
+            match reader.before(END, count).await {
                 Ok(answer) => {
                     let lines = answer
                         .events

@@ -14,7 +14,7 @@ pub struct Piped {
     child: Child,
     input: Option<ChildStdin>,
     output: Option<Lines<BufReader<ChildStdout>>>,
-    errors: ChildStderr,
+    errors: BufReader<ChildStderr>,
 }
 
 /// `chitchat` with these arguments and nothing in its environment.
@@ -32,7 +32,7 @@ pub fn start(arguments: &[&str]) -> Piped {
     Piped {
         input: child.stdin.take(),
         output: Some(BufReader::new(output).lines()),
-        errors: child.stderr.take().expect("it is piped"),
+        errors: BufReader::new(child.stderr.take().expect("it is piped")),
         child,
     }
 }
@@ -84,6 +84,15 @@ impl Piped {
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         super::signal(&self.child, signal);
+    }
+
+    /// The next line that it writes to standard error.
+    pub async fn told(&mut self) -> String {
+        let mut line = String::new();
+        within("a line of errors", self.errors.read_line(&mut line))
+            .await
+            .expect("text");
+        line.trim_end().to_owned()
     }
 
     /// Waits for its end: its exit code, and what it wrote to standard error.
