@@ -2,6 +2,7 @@
 
 pub mod client_process;
 pub mod collector;
+pub mod faulty;
 pub mod hostile;
 pub mod http2;
 pub mod listener;
