@@ -2,6 +2,7 @@
 //!
 //! A new subcommand is one file in `cli/` and two lines here: its entry in [`Command`] and in [`Command::run`].
 
+pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod demo;
@@ -67,6 +68,11 @@ pub enum Command {
     /// Ask a server whether it serves: exit code 0 or 1
     Health(health::Args),
 
+    /// Put load on a server, and measure it
+    // Not shown by `chitchat --help` before the README has it: a test holds the two together.
+    #[command(hide = true)]
+    Bench(bench::Args),
+
     /// Print the effective configuration, and where each value comes from
     Config(config::Args),
 }
@@ -94,6 +100,7 @@ impl Command {
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
+            Self::Bench(args) => bench::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) mod status;
 pub(crate) mod stdio;
 pub mod terminal;
 
+pub(crate) use connection::endpoint;
 pub use connection::{AddressError, Dial, service};
 
 /// Whether a session ended well.

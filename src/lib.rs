@@ -32,10 +32,12 @@
 //! | [`journal`], [`feed`] | the history; its recent part as ready frames |
 //! | [`server`] | gRPC: streams, unary calls, admission, health, drain |
 //! | [`client`] | the session, and the clients over it |
+//! | [`mod@bench`] | the load generator |
 //! | [`wire`], [`clock`] | the protocol's types; the Lamport clock |
 //! | [`telemetry`] | traces and logs |
 //! | [`config`], [`cli`], [`shutdown`] | settings, subcommands, signals |
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;

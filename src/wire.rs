@@ -38,14 +38,20 @@ impl Frame {
     /// Encodes `message`.
     #[must_use]
     pub fn of(message: &impl prost::Message) -> Self {
-        let length = message.encoded_len();
-        let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-        bytes.put_u8(0);
-        bytes.put_u32(u32::try_from(length).expect("no message of ours comes near 4 GiB"));
-        message
-            .encode(&mut bytes)
-            .expect("the buffer has room for the encoded length");
+        let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+        Self::append(message, &mut bytes);
         Self(bytes.freeze())
+    }
+
+    /// Encodes `message` behind other frames, for a sender that sends several in one piece.
+    pub fn append(message: &impl prost::Message, frames: &mut BytesMut) {
+        let length = message.encoded_len();
+        frames.reserve(PREFIX_BYTES + length);
+        frames.put_u8(0);
+        frames.put_u32(u32::try_from(length).expect("no message of ours comes near 4 GiB"));
+        message
+            .encode(frames)
+            .expect("the buffer has room for the encoded length");
     }
 
     /// A message that is encoded already.

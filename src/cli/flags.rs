@@ -4,7 +4,7 @@
 //! with `#[command(flatten)]` and reads the outcome in its `Context`, not here: the values in these structs are as
 //! written, unchecked.
 
-use clap::{ArgMatches, CommandFactory};
+use clap::{ArgMatches, Command, CommandFactory};
 
 use crate::config::Given;
 
@@ -52,22 +52,27 @@ pub struct Serving {
     pub data: Option<String>,
 }
 
-/// The settings among the flags of the subcommand that `matches` holds.
+/// The settings among the flags of the subcommand that `matches` holds, and of the subcommands of that.
 pub(super) fn settings(matches: &ArgMatches) -> Vec<Given> {
+    settings_below(&super::Cli::command(), matches)
+}
+
+fn settings_below(command: &Command, matches: &ArgMatches) -> Vec<Given> {
     let Some((name, matches)) = matches.subcommand() else {
         return Vec::new();
     };
-    let command = super::Cli::command();
-    let arguments = command
-        .find_subcommand(name)
-        .into_iter()
-        .flat_map(|command| command.get_arguments());
-    arguments
+    let Some(command) = command.find_subcommand(name) else {
+        return Vec::new();
+    };
+    let mut settings: Vec<Given> = command
+        .get_arguments()
         .filter(|argument| argument.get_id().as_str().contains('.'))
         .filter_map(|argument| {
             let key = argument.get_id().as_str();
             let value = matches.get_one::<String>(key)?;
             Some(Given::flag(argument.get_long()?, key, value))
         })
-        .collect()
+        .collect();
+    settings.extend(settings_below(command, matches));
+    settings
 }

@@ -203,7 +203,7 @@ impl Connection {
 }
 
 /// The settings of every connection to a server.
-pub(super) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, AddressError> {
+pub(crate) fn endpoint(server: &str, keepalive: Duration) -> Result<Endpoint, AddressError> {
     let uri = if server.contains("://") {
         server.to_owned()
     } else {

@@ -32,6 +32,12 @@ pub(crate) fn is_id_held(status: &Status) -> bool {
     is_held(status) && reason(status).is_some_and(|reason| reason == "ID_HELD")
 }
 
+/// Whether the sender is to send less (`limits.rate`).
+pub(crate) fn is_too_fast(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+        && reason(status).is_some_and(|reason| reason == "TOO_FAST")
+}
+
 /// Why a call ended, for a person: what the status says, and what it comes from.
 pub(crate) fn because(status: &Status) -> String {
     let mut root: Option<&dyn Error> = status.source();

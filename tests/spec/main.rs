@@ -79,6 +79,9 @@ mod scripted;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
+/// The load generator counts what was stored and shown, and says so when a server breaks its promise.
+mod bench;
+
 /// The report's session in one process.
 mod demo;
 

@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod client_process;
 pub mod collector;
+pub mod faulty;
 pub mod hostile;
 pub mod http2;
 pub mod listener;

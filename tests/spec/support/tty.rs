@@ -17,7 +17,7 @@ use super::within;
 /// Rows of a terminal that nothing has scrolled out of at the end of a test.
 pub const TALL: u16 = 300;
 
-/// A run of `chitchat chat` on a terminal.
+/// A run of `chitchat` on a terminal.
 pub struct Terminal {
     pty: Pty,
     child: Child,
@@ -35,12 +35,13 @@ pub struct Setup {
 
 /// `chitchat chat --server URL` with more arguments, on a tall terminal with colours.
 pub fn chat(server: &str, more: &[&str]) -> Setup {
-    let arguments = ["chat", "--server", server].into_iter();
+    run(&[&["chat", "--server", server], more].concat())
+}
+
+/// `chitchat` with these arguments, on the same.
+pub fn run(arguments: &[&str]) -> Setup {
     Setup {
-        arguments: arguments
-            .chain(more.iter().copied())
-            .map(str::to_owned)
-            .collect(),
+        arguments: arguments.iter().copied().map(str::to_owned).collect(),
         variables: vec![("TERM", "xterm-256color")],
         size: Some((TALL, 80)),
     }
