@@ -242,7 +242,7 @@ fn an_event_that_was_read_and_is_not_stored() {
             timestamp: time,
             ..ServerMessage::default()
         };
-        let heard = Heard::Message(message);
+        let heard = Heard::Message(Box::new(message));
         let clock = after(901);
         steps(run, "Bob").push(Step::Read { heard, clock });
     });
@@ -361,7 +361,7 @@ fn a_client_that_came_back_to_another_history() {
     caught(Rule::OneEpoch, "Ada", 0, |run| {
         for step in steps(run, "Ada") {
             if let Step::Returned { epoch, .. } = step {
-                *epoch = "another".into();
+                *epoch = Some("another".into());
             }
         }
     });
@@ -450,7 +450,7 @@ impl World {
     fn joins(&mut self, name: &str, room: &str) {
         self.begins(name, room, End::Left);
         let who = self.number(name);
-        let epoch = "the epoch".into();
+        let epoch = Some("the epoch".into());
         self.run.transcripts[who].steps.push(Step::Joined { epoch });
         self.clients[who].present = true;
         self.happens(who, EventType::Join, "");
@@ -459,7 +459,7 @@ impl World {
     fn breaks(&mut self, name: &str) {
         let who = self.number(name);
         self.run.transcripts[who].steps.push(Step::Returned {
-            epoch: "the epoch".into(),
+            epoch: Some("the epoch".into()),
             recovered: true,
         });
     }
@@ -526,7 +526,7 @@ impl World {
                 ..event.clone()
             };
             transcripts[number].steps.push(Step::Read {
-                heard: Heard::Message(heard),
+                heard: Heard::Message(Box::new(heard)),
                 clock: client.receives(event.timestamp),
             });
         }

@@ -11,7 +11,7 @@
 //!
 //! [`checker`]: crate::support::checker
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use chitchat::client::session::Options;
 use rand::{
@@ -22,7 +22,7 @@ use rand::{
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{
-    checker,
+    chance, checker,
     listener::options,
     load::{self, Talker},
     proxy::Proxy,
@@ -91,8 +91,8 @@ struct Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_network_does_everybody_reads_what_is_stored_each_event_once() {
-    let faults = variable("CHITCHAT_TEST_FAULTS").unwrap_or(FAULTS as u64);
-    let seed = variable("CHITCHAT_TEST_SEED").unwrap_or_else(|| rand::random::<u32>().into());
+    let faults = chance::variable("CHITCHAT_TEST_FAULTS").unwrap_or(FAULTS as u64);
+    let seed = chance::seed();
     println!("CHITCHAT_TEST_SEED={seed} CHITCHAT_TEST_FAULTS={faults}");
     let server = server::start_with(|config| {
         config.server.grace = GRACE;
@@ -186,10 +186,4 @@ fn lasting(random: &mut StdRng) -> Duration {
         .choose(random)
         .expect("it is not empty");
     Duration::from_millis(random.random_range(from..to))
-}
-
-fn variable(name: &str) -> Option<u64> {
-    let value = env::var(name).ok()?;
-    let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{name} should be a number: {value:?}")))
 }

@@ -73,6 +73,9 @@ mod checker;
 /// Whatever the network does, everybody reads what is stored, each event once.
 mod faults;
 
+/// A server or a client that is killed, or stands still, at any moment costs nobody an acknowledged event.
+mod crash;
+
 /// A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
 mod scripted;
 

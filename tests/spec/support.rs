@@ -1,8 +1,10 @@
 //! The vocabulary of the tests.
 
+pub mod chance;
 pub mod checker;
 pub mod client_process;
 pub mod collector;
+pub mod crashing;
 pub mod faulty;
 pub mod hostile;
 pub mod http2;

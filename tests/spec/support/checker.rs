@@ -51,10 +51,13 @@ pub struct Transcript {
 /// One step of a client.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// It joined, and its reading of the history `epoch` begins.
-    Joined { epoch: String },
+    /// It joined, and its reading of the history `epoch` begins; none where it does not say which.
+    Joined { epoch: Option<String> },
     /// It came back after a break; `recovered`: it was told that nothing is missing.
-    Returned { epoch: String, recovered: bool },
+    Returned {
+        epoch: Option<String>,
+        recovered: bool,
+    },
     /// It was to say `text`. Everything before this step may have been the cause.
     Said { text: String },
     /// It was told that its message is stored, and where.
@@ -85,7 +88,7 @@ pub struct Clock {
 #[derive(Debug, Clone)]
 pub enum Heard {
     /// From the wire.
-    Message(ServerMessage),
+    Message(Box<ServerMessage>),
     /// From the output of `chitchat chat --json`.
     Json(Value),
 }
@@ -234,6 +237,7 @@ fn check_epochs(run: &Run, faults: &mut Faults) {
     for transcript in &run.transcripts {
         for step in &transcript.steps {
             if let Step::Joined { epoch } | Step::Returned { epoch, .. } = step
+                && let Some(epoch) = epoch
                 && *the_epoch.get_or_insert(epoch) != epoch
             {
                 faults.of_client(transcript, Rule::OneEpoch, 0, format!("history {epoch}"));
@@ -619,7 +623,7 @@ impl Heard {
             Self::Message(message) => {
                 let event = ServerMessage {
                     welcome: None,
-                    ..message.clone()
+                    ..(**message).clone()
                 };
                 event.encode_to_vec() == stored.encode_to_vec()
             }

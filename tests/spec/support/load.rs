@@ -43,16 +43,16 @@ pub struct Talker {
     name: String,
     stop: CancellationToken,
     answered: watch::Receiver<usize>,
-    talking: JoinHandle<(Transcript, Option<Ending>)>,
+    /// What it did and heard, and in words how it ended.
+    talking: JoinHandle<(Transcript, String)>,
 }
 
 /// Joins as `options` say, as soon as that is possible, and talks.
 pub async fn talk(options: Options) -> Talker {
     let name = options.name.clone();
     let session = within("a join", join(options)).await;
-    Talker::spawn(name, |stop, answered| async {
-        let (transcript, ending) = Talk::new(session, answered).run(stop).await;
-        (transcript, Some(ending))
+    Talker::spawn(name, |stop, answered| {
+        Talk::new(session, answered).run(stop)
     })
 }
 
@@ -67,17 +67,18 @@ pub fn post(url: &str, room: &str, name: &str) -> Talker {
         end: End::Outside,
     };
     Talker::spawn(name.into(), |stop, answered| async move {
-        (post_until(client, transcript, stop, answered).await, None)
+        let transcript = post_until(client, transcript, stop, answered).await;
+        (transcript, "it was stopped".into())
     })
 }
 
 impl Talker {
-    fn spawn<F>(
+    pub(super) fn spawn<F>(
         name: String,
         talk: impl FnOnce(CancellationToken, watch::Sender<usize>) -> F,
     ) -> Self
     where
-        F: Future<Output = (Transcript, Option<Ending>)> + Send + 'static,
+        F: Future<Output = (Transcript, String)> + Send + 'static,
     {
         let stop = CancellationToken::new();
         let (answered, answered_now) = watch::channel(0);
@@ -97,21 +98,23 @@ impl Talker {
             .await
             .is_err()
         {
-            let ended = (&mut self.talking).await.map(|(_, ending)| ending);
-            panic!("{} should still talk: {ended:?}", self.name);
+            let (_, ended) = (&mut self.talking).await.expect("a client does not panic");
+            panic!("{} should still talk: {ended}", self.name);
         }
     }
 
     /// Lets it say its last, and leave once everything is answered.
     pub async fn finish(self) -> Transcript {
         self.stop.cancel();
-        let ended = within(&format!("{} to leave", self.name), self.talking).await;
-        let (transcript, ending) = ended.expect("a client does not panic");
-        if let Some(ending) = ending {
-            let left = matches!(ending, Ending::Left);
-            assert!(left, "{} should leave: {ending:?}", self.name);
-        }
+        let (transcript, ended) = self.ended().await;
+        let name = &transcript.client;
+        assert_ne!(transcript.end, End::Lost, "{name} should leave: {ended}");
         transcript
+    }
+
+    async fn ended(self) -> (Transcript, String) {
+        let ended = within(&format!("the end of {}", self.name), self.talking).await;
+        ended.expect("a client does not panic")
     }
 }
 
@@ -199,7 +202,7 @@ enum Stage {
 impl Talk {
     fn new(session: Session, answered: watch::Sender<usize>) -> Self {
         let joined = Step::Joined {
-            epoch: session.epoch(),
+            epoch: Some(session.epoch()),
         };
         let transcript = Transcript {
             client: session.name().into(),
@@ -217,7 +220,7 @@ impl Talk {
         }
     }
 
-    async fn run(mut self, stop: CancellationToken) -> (Transcript, Ending) {
+    async fn run(mut self, stop: CancellationToken) -> (Transcript, String) {
         loop {
             while self.stage == Stage::Talking && self.unanswered.len() < WINDOW {
                 self.say().await;
@@ -230,7 +233,7 @@ impl Talk {
                 update = self.session.next() => {
                     let update = update.expect("the end is told before");
                     if let Some(ending) = self.hear(update) {
-                        return (self.transcript, ending);
+                        return (self.transcript, format!("{ending:?}"));
                     }
                 }
                 () = stop.cancelled(), if self.stage == Stage::Talking => {
@@ -267,7 +270,7 @@ impl Talk {
             Update::Disconnected { .. } => {}
             Update::Reconnected(Return { recovered, .. }) => {
                 self.transcript.steps.push(Step::Returned {
-                    epoch: self.session.epoch(),
+                    epoch: Some(self.session.epoch()),
                     recovered,
                 })
             }
@@ -289,7 +292,7 @@ impl Talk {
             message.sequence,
             message.timestamp,
         );
-        let heard = Heard::Message(message);
+        let heard = Heard::Message(Box::new(message));
         self.transcript.steps.push(Step::Read { heard, clock });
         self.acknowledged(message_id, sequence, timestamp);
     }
