@@ -166,7 +166,7 @@ impl<'a> Player<'a> {
             merge: self.stage.merge,
             tracer: self.stage.tracer.clone(),
             log: self.stage.log,
-            ..Options::new(&self.stage.client, &self.script.name)
+            ..Options::new(&self.stage.client, self.script.name())
         };
         let session = self.enter(options).await?;
         self.cast = Some(Cast {

@@ -287,6 +287,12 @@ async fn a_script_that_is_none_is_told_with_line_and_column_and_joins_nobody() {
             ":3:3: ",
         ),
         ("name = \"Aske\"\nsteps = [{ pause = 5 }]\n", ":2:"),
+        ("name = \"<Aske>\"\nsteps = [\"join\"]\n", ":1:8: "),
+        ("name = \"Aske\"\nid = -1\nsteps = [\"join\"]\n", ":2:6: "),
+        (
+            "name = \"Aske\"\nroom = \"a b\"\nsteps = [\"join\"]\n",
+            ":2:8: ",
+        ),
     ] {
         let played = play_text(&server, text).await;
         assert_eq!(played.code, 2, "{}", played.stderr);
