@@ -14,25 +14,22 @@ pub(crate) mod stdio;
 pub mod terminal;
 
 pub(crate) use connection::endpoint;
+use std::time::Duration;
+
+use session::Ending;
+
 pub use connection::{AddressError, Dial, service};
+
+/// How long to wait before something is said again that came too fast for the service.
+///
+/// Source: so short that at any rate there is hardly a pause, so long that 20 refusals a second are no load.
+const TOO_FAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a session ended well.
 ///
 /// # Errors
 /// It did not: why, for a person.
-fn verdict(ending: &session::Ending) -> anyhow::Result<()> {
-    match ending {
-        session::Ending::Refused(status) => {
-            anyhow::bail!(
-                "the server ended the session: {}",
-                render::clean(status.message())
-            )
-        }
-        session::Ending::Abandoned { unacknowledged } if *unacknowledged > 0 => anyhow::bail!(
-            "left without the server's word: {unacknowledged} message(s) may not have been stored"
-        ),
-        session::Ending::Left | session::Ending::Abandoned { .. } | session::Ending::Crashed => {
-            Ok(())
-        }
-    }
+fn verdict(ending: &Ending) -> anyhow::Result<()> {
+    anyhow::ensure!(ending.is_good(), "the session ended: {ending}");
+    Ok(())
 }

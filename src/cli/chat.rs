@@ -1,6 +1,9 @@
 //! `chitchat chat`: taking part, at a terminal or through pipes.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::anyhow;
 
@@ -11,8 +14,8 @@ use crate::{
         session::Options,
         terminal::{self, Visitor},
     },
-    shutdown,
-    telemetry::{Environment, Telemetry},
+    config, shutdown,
+    telemetry::{Environment, Telemetry, log::Logs},
 };
 
 /// What `chitchat chat --help` says beside its flags.
@@ -58,9 +61,14 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
             limits: config.limits,
             telemetry: config.telemetry,
         };
-        terminal::run(visitor, stop).await?;
-        return Ok(Exit::Good);
+        let faults = Later::default();
+        let logs = Logs::start(&faults_alone(config.log), faults.clone());
+        let visited = terminal::run(visitor, stop).await;
+        drop(logs);
+        faults.tell();
+        return visited.map(|()| Exit::Good);
     }
+    let _logs = Logs::start(&faults_alone(config.log), io::stderr());
     let Some(name) = config.client.name.clone() else {
         let asked =
             anyhow!("on a pipe nobody can be asked for a name: give --name, or client.name");
@@ -76,4 +84,44 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     telemetry.shutdown();
     outcome?;
     Ok(Exit::Good)
+}
+
+/// What goes wrong beside the chat: that traces are not taken, for instance. What is heard is shown anyway.
+fn faults_alone(log: config::Log) -> config::Log {
+    config::Log {
+        level: "chitchat=warn".into(),
+        ..log
+    }
+}
+
+/// How much of the log is kept for the end of a visit.
+///
+/// Unit: bytes. When full: further lines are dropped. Source: some hundred lines, of which there is one for each change of
+/// a destination's state.
+const LATER_BYTES: usize = 16 * 1024;
+
+/// A log that is told at the end, when the person has the terminal back: nothing may be written beside the input line.
+#[derive(Debug, Clone, Default)]
+struct Later(Arc<Mutex<Vec<u8>>>);
+
+impl Later {
+    fn tell(&self) {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // With standard error gone there is nobody left to tell.
+        let _ = io::stderr().write_all(&lines);
+    }
+}
+
+impl Write for Later {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() + line.len() <= LATER_BYTES {
+            lines.extend_from_slice(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -114,8 +114,8 @@ async fn perform(
     merge: bool,
     stop: CancellationToken,
 ) -> anyhow::Result<Part> {
-    let script = Script::parse(file, text)?;
-    let telemetry = Telemetry::start(&telemetry, &script.name, &Environment::of_process());
+    let script = Script::parse(file, text, &config::Limits::default())?;
+    let telemetry = Telemetry::start(&telemetry, script.name(), &Environment::of_process());
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
         client,
@@ -132,7 +132,7 @@ async fn perform(
     played.with_context(|| format!("{file} did not come to its end"))?;
     anyhow::ensure!(!stop.is_cancelled(), "stopped before the end");
     Ok(Part {
-        name: script.name,
+        name: script.name().to_owned(),
         heard,
     })
 }

@@ -63,10 +63,11 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let text = fs::read_to_string(&args.script)
         .with_context(|| format!("cannot read {file}"))
         .map_err(|error| Exit::Usage.because(error))?;
-    let script = Script::parse(&file, &text).map_err(|error| Exit::Usage.because(error))?;
+    let script =
+        Script::parse(&file, &text, &config.limits).map_err(|error| Exit::Usage.because(error))?;
 
     let _logs = Logs::start(&config.log, io::stderr());
-    let telemetry = Telemetry::start(&config.telemetry, &script.name, &Environment::of_process());
+    let telemetry = Telemetry::start(&config.telemetry, script.name(), &Environment::of_process());
     let stop = shutdown::on_signal()?;
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {

@@ -25,7 +25,10 @@ use tonic::{
 };
 use tower_service::Service;
 
-use crate::wire::v1::{JoinMsgLeave, ServerMessage, chat_service_client::ChatServiceClient};
+use crate::{
+    telemetry::log::ClientLog,
+    wire::v1::{JoinMsgLeave, ServerMessage, chat_service_client::ChatServiceClient},
+};
 
 /// How long a connection may take to come about.
 ///
@@ -154,12 +157,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects, says `join` and reads the service's answer: the message with the welcome.
+    /// Connects, says `join` and reads the service's answer: the message with the welcome. A JOIN that has a connection
+    /// to go on is logged.
     pub(super) async fn open(
         route: &Route,
         join: JoinMsgLeave,
+        log: ClientLog,
     ) -> Result<(Self, ServerMessage), Status> {
-        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(route, join))
+        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(route, join, log))
             .await
             .unwrap_or_else(|_| {
                 let seconds = OPEN_TIMEOUT.as_secs();
@@ -170,6 +175,7 @@ impl Connection {
     async fn open_unhurried(
         route: &Route,
         join: JoinMsgLeave,
+        log: ClientLog,
     ) -> Result<(Self, ServerMessage), Status> {
         // Declared before the guard of the cut, and so dropped after it, however this function is left.
         let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
@@ -179,8 +185,10 @@ impl Connection {
             dial: route.dial.clone(),
             cut: token,
         };
-        let channel = route.endpoint.connect_with_connector_lazy(connector);
+        let channel = route.endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(unavailable)?;
 
+        log.joining(&join.client_name, join.timestamp);
         outbox
             .send(join)
             .await
@@ -200,6 +208,12 @@ impl Connection {
         };
         Ok((connection, first))
     }
+}
+
+fn unavailable(error: tonic::transport::Error) -> Status {
+    let mut status = Status::unavailable("cannot connect");
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// The settings of every connection to a server.

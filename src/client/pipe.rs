@@ -5,7 +5,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -13,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    render,
+    TOO_FAST_PAUSE, render,
     session::{Closed, Ending, Options, Session, Update},
     stdio::{Line, Lines, Output, PATIENCE, tell},
 };
@@ -27,11 +26,6 @@ use crate::{
 ///
 /// When reached: the next line waits. Source: at 1 ms from here to there and back, 64,000 lines a second.
 const UNANSWERED_MAX: usize = 64;
-
-/// How long to wait before a line is said again that came too fast for the service.
-///
-/// Source: so short that at any rate there is hardly a pause, so long that 20 refusals a second are no load.
-const TOO_FAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How lines out look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

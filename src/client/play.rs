@@ -10,25 +10,28 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
+    TOO_FAST_PAUSE,
     backoff::{Backoff, Held},
     connection::AddressError,
     reading::{END, PAGE, Reader},
     render,
     script::{Await, Rule, Script, Step},
     session::{Ending, JoinError, Options, Received, Session, Update},
-    status::asks_to_resume,
+    status::{asks_to_resume, because},
 };
 use crate::{
     config,
     telemetry::{Tracer, log::ClientLog},
-    wire::v1::{EventType, ServerMessage},
+    wire::v1::{EventType, NoticeCode, ServerMessage},
 };
 
 /// How long a script waits for a server to join at: it may be starting. A name that is held is waited for as [`Held`] says:
 /// by an earlier run that crashed, or by this one's own attempt whose answer was lost.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the answer to something said may take. Sixty times what a break of the connection takes to mend.
+/// How long the answer to something said may take, all the times included that it is said again because it came too fast.
+///
+/// Source: sixty times what a break of the connection takes to mend.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages that wait for an `await` to look at them, and answers of rules that wait to be sent.
@@ -83,6 +86,9 @@ pub enum PlayError {
         /// The newest of what came instead.
         read: String,
     },
+    /// Something said came too fast, however often it was said again.
+    #[error("not taken within {ANSWER_PATIENCE:?}, too fast for the server each time: {0:?}")]
+    TooFast(String),
     /// Something said was not answered.
     #[error("no answer within {ANSWER_PATIENCE:?} to {0:?}")]
     Unanswered(String),
@@ -97,7 +103,7 @@ pub enum PlayError {
     Address(#[from] AddressError),
     /// The session ended by itself.
     #[error("the session ended: {0}")]
-    Ended(String),
+    Ended(Ending),
 }
 
 /// Plays `script` to its end; with rules, until `stage.stop`.
@@ -166,7 +172,7 @@ impl<'a> Player<'a> {
             merge: self.stage.merge,
             tracer: self.stage.tracer.clone(),
             log: self.stage.log,
-            ..Options::new(&self.stage.client, &self.script.name)
+            ..Options::new(&self.stage.client, self.script.name())
         };
         let session = self.enter(options).await?;
         self.cast = Some(Cast {
@@ -177,6 +183,7 @@ impl<'a> Player<'a> {
             heard: VecDeque::new(),
             answers: VecDeque::new(),
             unanswered: None,
+            too_fast: false,
         });
         Ok(())
     }
@@ -254,19 +261,24 @@ struct Prelude {
     /// The history that is read, and its last event that an `await` has matched.
     epoch: String,
     position: u64,
+    shown: mpsc::Sender<Shown>,
+    /// Why the server does not answer, since it does not.
+    away: Option<String>,
 }
 
 /// How a look at the room ended without what was looked for.
 enum Interrupted {
-    /// It is worth another try.
-    Passing,
+    /// The server is away: why.
+    Away(String),
+    /// The room is to be looked at anew.
+    Anew,
     Final(Status),
 }
 
 impl From<Status> for Interrupted {
     fn from(status: Status) -> Self {
         if asks_to_resume(&status) {
-            Self::Passing
+            Self::Away(because(&status))
         } else {
             Self::Final(status)
         }
@@ -281,6 +293,8 @@ impl Prelude {
             room: room.clone(),
             epoch: String::new(),
             position: 0,
+            shown: stage.shown.clone(),
+            away: None,
         })
     }
 
@@ -291,14 +305,33 @@ impl Prelude {
             loop {
                 match self.look_for(wanted, &mut seen).await {
                     Ok(()) => return Ok(()),
-                    Err(Interrupted::Passing) => sleep(backoff.pause()).await,
+                    Err(Interrupted::Anew) => {}
+                    Err(Interrupted::Away(reason)) => self.is_away(reason).await,
                     Err(Interrupted::Final(status)) => return Err(PlayError::Read(status)),
                 }
+                sleep(backoff.pause()).await;
             }
         };
         match timeout(wanted.within, look).await {
             Ok(looked) => looked,
-            Err(_) => Err(seen.instead_of(wanted)),
+            Err(_) => Err(seen.instead_of(wanted, self.away.as_deref())),
+        }
+    }
+
+    /// Says once that the server is away.
+    async fn is_away(&mut self, reason: String) {
+        if self.away.is_none() {
+            let words = format!("Waiting for the server ({}).", render::clean(&reason));
+            let _ = self.shown.send(Shown::Aside(words)).await;
+        }
+        self.away = Some(reason);
+    }
+
+    /// Says so if the server was away.
+    async fn is_there(&mut self) {
+        if self.away.take().is_some() {
+            let words = "The server is there.".to_owned();
+            let _ = self.shown.send(Shown::Aside(words)).await;
         }
     }
 
@@ -311,14 +344,14 @@ impl Prelude {
         let mut events = self.reader.watch(self.epoch.clone(), after).await?;
         loop {
             let Some(event) = events.message().await? else {
-                return Err(Interrupted::Passing);
+                return Err(Interrupted::Away("the stream ended".into()));
             };
             if event
                 .welcome
                 .as_ref()
                 .is_some_and(|welcome| !welcome.recovered)
             {
-                return Err(Interrupted::Passing);
+                return Err(Interrupted::Anew);
             }
             if event.sequence == 0 {
                 continue;
@@ -340,6 +373,7 @@ impl Prelude {
         let mut head = None;
         loop {
             let page = self.reader.before(before, PAGE).await?;
+            self.is_there().await;
             if page.epoch != self.epoch {
                 self.epoch.clone_from(&page.epoch);
                 self.position = 0;
@@ -389,6 +423,8 @@ struct Cast<'a> {
     answers: VecDeque<String>,
     /// The id of what was said and has not been answered.
     unanswered: Option<String>,
+    /// The answer to what was said was that it came too fast.
+    too_fast: bool,
 }
 
 impl Cast<'_> {
@@ -404,9 +440,10 @@ impl Cast<'_> {
         };
         tokio::select! {
             update = self.session.next() => self.hear(update).await,
-            said = answering => {
+            // That it was not taken because the session ended is heard in its turn.
+            _ = answering => {
                 self.answers.pop_front();
-                said.map(drop).map_err(|closed| PlayError::Ended(closed.to_string()))
+                Ok(())
             }
         }
     }
@@ -419,13 +456,16 @@ impl Cast<'_> {
                 Shown::Heard(Box::new(received))
             }
             Some(Update::Notice(received)) => {
+                if self.is_too_fast(&received.message) {
+                    return Ok(());
+                }
                 self.note(&received);
                 Shown::Heard(Box::new(received))
             }
             Some(Update::Disconnected { reason }) => Shown::Aside(render::disconnected(&reason)),
             Some(Update::Reconnected(back)) => Shown::Aside(render::reconnected(back)),
-            Some(Update::Ended(ending)) => return Err(PlayError::Ended(words(&ending))),
-            None => return Err(PlayError::Ended("nothing more is heard".into())),
+            Some(Update::Ended(ending)) => return Err(PlayError::Ended(ending)),
+            None => return Err(PlayError::Ended(Ending::Crashed)),
         };
         // Nobody may be listening; the play goes on.
         let _ = self.shown.send(show).await;
@@ -444,6 +484,19 @@ impl Cast<'_> {
         if let Some(answer) = answer {
             push(&mut self.answers, answer);
         }
+    }
+
+    /// Whether `message` says that what a step has said came too fast: it is said again, and nobody need read of it.
+    fn is_too_fast(&mut self, message: &ServerMessage) -> bool {
+        let Some(notice) = &message.notice else {
+            return false;
+        };
+        self.too_fast = notice.code() == NoticeCode::TooFast
+            && self.unanswered.as_ref() == Some(&notice.message_id);
+        if self.too_fast {
+            self.unanswered = None;
+        }
+        self.too_fast
     }
 
     fn note(&mut self, received: &Received) {
@@ -473,28 +526,49 @@ impl Cast<'_> {
             }
             match timeout_at(deadline, self.next()).await {
                 Ok(happened) => happened?,
-                Err(_) => return Err(seen.instead_of(wanted)),
+                Err(_) => return Err(seen.instead_of(wanted, None)),
             }
         }
     }
 
-    /// Says `text`, and waits until it is answered: so what comes next in the script comes after it for everybody.
+    /// Says `text`, and waits until it is answered: so what comes next in the script comes after it for everybody. What
+    /// came too fast is said again.
     async fn say(&mut self, text: &str) -> Result<(), PlayError> {
+        let deadline = Instant::now() + ANSWER_PATIENCE;
+        loop {
+            match timeout_at(deadline, self.say_once(text)).await {
+                Ok(said) => said?,
+                Err(_) => return Err(PlayError::Unanswered(text.to_owned())),
+            }
+            if !self.too_fast {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(PlayError::TooFast(text.to_owned()));
+            }
+            self.during(sleep(TOO_FAST_PAUSE)).await?;
+        }
+    }
+
+    async fn say_once(&mut self, text: &str) -> Result<(), PlayError> {
+        self.too_fast = false;
         let speaker = self.session.speaker();
         let mut saying = pin!(speaker.say(text));
-        let deadline = Instant::now() + ANSWER_PATIENCE;
-        let unanswered = || PlayError::Unanswered(text.to_owned());
-        let id = loop {
+        let said = loop {
             tokio::select! {
-                said = &mut saying => break said.map_err(|closed| PlayError::Ended(closed.to_string()))?,
-                happened = timeout_at(deadline, self.next()) => happened.map_err(|_| unanswered())??,
+                said = &mut saying => break said,
+                happened = self.next() => happened?,
+            }
+        };
+        let Ok(id) = said else {
+            // It was not taken: how the session ended comes next.
+            loop {
+                self.next().await?;
             }
         };
         self.unanswered = Some(id);
         while self.unanswered.is_some() {
-            timeout_at(deadline, self.next())
-                .await
-                .map_err(|_| unanswered())??;
+            self.next().await?;
         }
         Ok(())
     }
@@ -521,10 +595,8 @@ impl Cast<'_> {
     async fn end(&mut self) -> Result<(), PlayError> {
         while let Some(update) = self.session.next().await {
             match update {
-                // All that was said is stored; that the server was away for the farewell is no fault of the script.
-                Update::Ended(
-                    Ending::Left | Ending::Crashed | Ending::Abandoned { unacknowledged: 0 },
-                ) => return Ok(()),
+                // That the server was away for the farewell is no fault of the script.
+                Update::Ended(ending) if ending.is_good() => return Ok(()),
                 other => self.hear(Some(other)).await?,
             }
         }
@@ -548,17 +620,22 @@ impl Seen {
         }
     }
 
-    fn instead_of(self, wanted: &Await) -> PlayError {
+    /// `away`: why the server does not answer, if it does not.
+    fn instead_of(self, wanted: &Await, away: Option<&str>) -> PlayError {
         let told = Vec::from(self.newest).join("\n  ");
         let left_out = self.count.saturating_sub(TOLD_MAX);
+        let mut read = match (self.count, left_out) {
+            (0, _) => "nothing".into(),
+            (_, 0) => format!("\n  {told}"),
+            _ => format!("{left_out} others, then\n  {told}"),
+        };
+        if let Some(reason) = away {
+            read += &format!("; the server is away ({})", render::clean(reason));
+        }
         PlayError::AwaitRanOut {
             wanted: wanted.to_string(),
             within: wanted.within,
-            read: match (self.count, left_out) {
-                (0, _) => "nothing".into(),
-                (_, 0) => format!("\n  {told}"),
-                _ => format!("{left_out} others, then\n  {told}"),
-            },
+            read,
         }
     }
 }
@@ -568,17 +645,4 @@ fn push<T>(queue: &mut VecDeque<T>, item: T) {
         queue.pop_front();
     }
     queue.push_back(item);
-}
-
-fn words(ending: &Ending) -> String {
-    match ending {
-        Ending::Left => "the server took the participant for gone".into(),
-        Ending::Crashed => "it was cut".into(),
-        Ending::Refused(status) => render::clean(status.message()).into_owned(),
-        Ending::Abandoned { unacknowledged } => {
-            format!(
-                "without the server's word; {unacknowledged} message(s) may not have been stored"
-            )
-        }
-    }
 }

@@ -19,11 +19,12 @@
 use std::{fmt, ops::Range, time::Duration};
 
 use regex::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::Spanned;
 
 use crate::{
-    config::duration,
+    config::{Limits, duration},
+    room::{Rejection, text},
     wire::v1::{EventType, ServerMessage},
 };
 
@@ -36,12 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
-    /// The participant's name.
-    pub name: String,
+    name: Spanned<String>,
     /// The wanted id; 0: the server picks.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "id")]
     pub id: i32,
     /// The room; the configured one if the script names none.
+    #[serde(default, deserialize_with = "room")]
     pub room: Option<String>,
     /// What is done, in order. At the end the room is left, unless there are rules: then the participant stays.
     steps: Vec<Spanned<Step>>,
@@ -190,9 +191,7 @@ struct Wanted {
     within: Option<Duration>,
 }
 
-fn given_duration<'de, D: serde::Deserializer<'de>>(
-    value: D,
-) -> Result<Option<Duration>, D::Error> {
+fn given_duration<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
     duration::deserialize(value).map(Some)
 }
 
@@ -233,6 +232,24 @@ impl Await {
     }
 }
 
+fn id<'de, D: Deserializer<'de>>(value: D) -> Result<i32, D::Error> {
+    let id = i32::deserialize(value)?;
+    if id < 0 {
+        return Err(D::Error::custom(
+            "an id is 0, for one that the server picks, or greater",
+        ));
+    }
+    Ok(id)
+}
+
+fn room<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    let room = String::deserialize(value)?;
+    if !text::is_room(&room) {
+        return Err(D::Error::custom(Rejection::BadRoom));
+    }
+    Ok(Some(room))
+}
+
 impl fmt::Display for Await {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.event {
@@ -267,11 +284,12 @@ pub struct ScriptError {
 }
 
 impl Script {
-    /// Reads a script; `file` is what its text is called in an error.
+    /// Reads a script; `file` is what its text is called in an error, `limits` say how long its name may be.
     ///
     /// # Errors
-    /// [`ScriptError`] for the first fault: no TOML, an unknown key or step, a step where it makes no sense.
-    pub fn parse(file: &str, text: &str) -> Result<Self, ScriptError> {
+    /// [`ScriptError`] for the first fault: no TOML, an unknown key or step, what cannot be a name, an id or a room, a
+    /// step where it makes no sense.
+    pub fn parse(file: &str, text: &str, limits: &Limits) -> Result<Self, ScriptError> {
         let at = |place: Range<usize>, fault: String| {
             let before = text.get(..place.start).unwrap_or(text);
             let line_start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -286,10 +304,19 @@ impl Script {
             let place = error.span().unwrap_or(0..0);
             at(place, error.message().trim().replace('\n', "; "))
         })?;
+        if let Err(fault) = text::name(script.name(), limits.name_chars) {
+            return Err(at(script.name.span(), fault.to_string()));
+        }
         match script.first_misplaced_step() {
             Some((place, fault)) => Err(at(place, fault.into())),
             None => Ok(script),
         }
+    }
+
+    /// The participant's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
     }
 
     /// The steps.
@@ -333,7 +360,7 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> String {
-        Script::parse("s.toml", text)
+        Script::parse("s.toml", text, &Limits::default())
             .expect_err("the script should be refused")
             .to_string()
     }
@@ -364,10 +391,11 @@ mod tests {
                 "crash",
             ]
             "#,
+            &Limits::default(),
         )
         .unwrap();
         let steps: Vec<_> = script.steps().collect();
-        assert_eq!((script.name.as_str(), script.id), ("Aske", 4800));
+        assert_eq!((script.name(), script.id), ("Aske", 4800));
         assert!(
             matches!(steps[0], Step::Await(Await { within, .. }) if *within == Duration::from_secs(5))
         );
@@ -405,6 +433,33 @@ mod tests {
     }
 
     #[test]
+    fn a_name_an_id_and_a_room_that_no_server_takes_are_refused_here() {
+        let long = format!("name = \"{}\"\nsteps = []\n", "x".repeat(33));
+        for (text, place, words) in [
+            ("name = \"<A>\"\nsteps = []\n", "s.toml:1:8: ", "U+003C"),
+            (long.as_str(), "s.toml:1:8: ", "too long (33 chars)"),
+            (
+                "name = \"Server\"\nsteps = []\n",
+                "s.toml:1:8: ",
+                "service's own",
+            ),
+            (
+                "name = \"A\"\nid = -1\nsteps = []\n",
+                "s.toml:2:6: ",
+                "an id is 0",
+            ),
+            (
+                "name = \"A\"\nroom = \"a b\"\nsteps = []\n",
+                "s.toml:2:8: ",
+                "a room is 1 to 64 bytes",
+            ),
+        ] {
+            let told = fault(text);
+            assert!(told.starts_with(place) && told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
     fn a_step_that_makes_no_sense_where_it_stands_is_refused() {
         for (steps, words) in [
             (r#"{ say = "x" }"#, "only after join"),
@@ -438,6 +493,7 @@ mod tests {
             match = ""
             reply = "Hi {name}"
             "#,
+            &Limits::default(),
         )
         .unwrap();
         let [ping, hello] = &script.whenever[..] else {
@@ -478,8 +534,7 @@ mod tests {
     fn an_await_is_met_when_all_that_it_names_holds() {
         let script = Script::parse(
             "s.toml",
-            "name = \"A\"\nsteps = [{ await = { from = \"Bob\", type = \"MESSAGE\", text = \"hi\" } }]",
-        )
+            "name = \"A\"\nsteps = [{ await = { from = \"Bob\", type = \"MESSAGE\", text = \"hi\" } }]", &Limits::default())
         .unwrap();
         let Some(Step::Await(wanted)) = script.steps().next() else {
             panic!("the step is an await");

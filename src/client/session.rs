@@ -1,6 +1,6 @@
 //! A participant's session: its clock, its connection, its sends, whatever the network does.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -161,6 +161,35 @@ pub enum Ending {
     Refused(Status),
 }
 
+impl Ending {
+    /// Whether it ended as it should: by the participant's own wish, with all that was said stored.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(
+            self,
+            Self::Left | Self::Crashed | Self::Abandoned { unacknowledged: 0 }
+        )
+    }
+}
+
+/// Why, for a person: `the session ended: {ending}`. Clean.
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Left => write!(f, "the room was left"),
+            Self::Abandoned { unacknowledged: 0 } => write!(f, "the server did not answer"),
+            Self::Abandoned { unacknowledged } => write!(
+                f,
+                "the server did not answer; {unacknowledged} message(s) may not have been stored"
+            ),
+            Self::Crashed => write!(f, "it was cut"),
+            Self::Refused(status) => {
+                write!(f, "the server ended it: {}", clean(status.message()))
+            }
+        }
+    }
+}
+
 /// Why a join failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -274,8 +303,7 @@ impl Session {
         let (server, log) = (options.server.clone(), options.log);
         let mut rules = Rules::new(options);
         let join = rules.join();
-        log.joining(&name, join.timestamp);
-        let (connection, first) = Connection::open(&route, join)
+        let (connection, first) = Connection::open(&route, join, log)
             .await
             .map_err(|status| refusal(status, &server))?;
         let welcome = run::welcome(&first).map_err(JoinError::Refused)?;

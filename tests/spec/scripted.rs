@@ -287,12 +287,122 @@ async fn a_script_that_is_none_is_told_with_line_and_column_and_joins_nobody() {
             ":3:3: ",
         ),
         ("name = \"Aske\"\nsteps = [{ pause = 5 }]\n", ":2:"),
+        ("name = \"<Aske>\"\nsteps = [\"join\"]\n", ":1:8: "),
+        ("name = \"Aske\"\nid = -1\nsteps = [\"join\"]\n", ":2:6: "),
+        (
+            "name = \"Aske\"\nroom = \"a b\"\nsteps = [\"join\"]\n",
+            ":2:8: ",
+        ),
     ] {
         let played = play_text(&server, text).await;
         assert_eq!(played.code, 2, "{}", played.stderr);
         assert!(played.stderr.contains(place), "{}", played.stderr);
     }
     assert!(server.history("lobby").await.is_empty());
+}
+
+#[tokio::test]
+async fn what_came_too_fast_is_said_again_in_its_place() {
+    let server = server::start_with(|config| config.limits.rate = 5).await;
+    let said: Vec<String> = (1..=12).map(|number| format!("number {number}")).collect();
+    let steps: Vec<String> = said
+        .iter()
+        .map(|text| format!("{{ say = \"{text}\" }}"))
+        .collect();
+
+    let played = play_text(
+        &server,
+        &format!(
+            "name = \"Aske\"\nsteps = [\"join\", {}, \"leave\"]\n",
+            steps.join(", ")
+        ),
+    )
+    .await;
+
+    assert_eq!(played.code, 0, "{}", played.stderr);
+    let happened = happened(&server).await;
+    let texts: Vec<_> = happened
+        .iter()
+        .filter_map(|line| line.strip_prefix("Aske: "))
+        .collect();
+    assert_eq!(texts, said);
+    assert!(!played.stdout.contains("Server:"), "{}", played.stdout);
+}
+
+#[tokio::test]
+async fn an_await_before_join_says_that_the_server_is_away_and_that_it_is_there() {
+    let server = server::start().await;
+    let network = Proxy::start(server.address()).await;
+    network.cut_for_long();
+    let scripts = Scripts::new();
+    let script = scripts.write(
+        "name = \"Aske\"\nsteps = [{ await = { from = \"Alex\", text = \"go\" } }, \"join\"]\n",
+    );
+    let mut aske = start(&network.url(), &script);
+    let away = aske.next().await;
+    network.mend();
+    let there = aske.next().await;
+    let mut alex = join(&server.url(), "Alex").await;
+    alex.says("go").await;
+
+    let rest = aske.rest().await;
+
+    assert!(away.starts_with("Waiting for the server ("), "{away}");
+    assert_eq!(there, "The server is there.");
+    assert!(
+        rest.iter().any(|line| line.contains("Aske joined")),
+        "{rest:?}"
+    );
+    assert_eq!(aske.ended().await.0, Some(0));
+    reads(&mut alex, "go").await;
+}
+
+#[tokio::test]
+async fn an_await_that_runs_out_while_the_server_is_away_says_so() {
+    let scripts = Scripts::new();
+    let script = scripts
+        .write("name = \"Aske\"\nsteps = [{ await = { from = \"Alex\", within = \"300ms\" } }]\n");
+    let server = server::start().await;
+    let url = server.url();
+    server.stop().await;
+
+    let played = play(&url, &script, &[]).await;
+
+    assert_eq!(played.code, 1);
+    assert!(
+        played.stderr.contains("; the server is away ("),
+        "{}",
+        played.stderr
+    );
+}
+
+#[tokio::test]
+async fn a_join_is_logged_once_for_each_that_is_sent() {
+    let server = server::start_with(|config| config.server.grace = Duration::from_secs(60)).await;
+    let network = Proxy::start(server.address()).await;
+    // Nobody listens there yet.
+    let url = network.url();
+    drop(network);
+    let scripts = Scripts::new();
+    let script = scripts.write("name = \"Aske\"\nsteps = [\"join\"]\n");
+    let mut aske = start(&url, &script);
+    let mut logged = Vec::new();
+    let waiting = aske.next().await;
+    let network = Proxy::start_at(&url, server.address()).await;
+    aske.next().await;
+    loop {
+        let line = aske.told().await;
+        let ends = line.contains("Stream closed");
+        logged.push(line);
+        if ends {
+            break;
+        }
+    }
+    drop(network);
+
+    assert!(waiting.contains("cannot reach"), "{waiting}");
+    let joins = logged.iter().filter(|line| line.contains("Sent JOIN"));
+    assert_eq!(joins.count(), 1, "{logged:#?}");
 }
 
 #[tokio::test]

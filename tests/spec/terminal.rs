@@ -558,6 +558,28 @@ async fn a_line_editor_that_breaks_leaves_properly_and_gives_the_terminal_back()
 }
 
 #[tokio::test]
+async fn that_traces_were_not_taken_is_told_when_the_chat_is_left() {
+    let server = server::start().await;
+    // Nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let collector = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let mut ada = tty::chat(&server.url(), &["--name", "ada"])
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.leak())
+        .start();
+    ada.see_last("ada L=3>").await;
+    ada.line("hello").await;
+    ada.see("] ada: hello").await;
+    ada.line("exit").await;
+
+    assert_eq!(ada.ended().await, Some(0));
+    let lines = ada.lines();
+    let place = |words: &str| lines.iter().position(|line| line.contains(words));
+    let (left, told) = (place("Leaving chat..."), place("traces: "));
+    assert!(told.is_some() && left < told, "{lines:#?}");
+}
+
+#[tokio::test]
 async fn what_was_said_before_can_be_had_again() {
     let (_server, mut ada) = ada().await;
     ada.line("hello").await;

@@ -62,13 +62,7 @@ impl Task {
     /// `connection` and `first` are of the JOIN that made the session.
     pub(super) async fn run(mut self, connection: Connection, first: ServerMessage) {
         let ending = self.stay(connection, first).await;
-        let words = match &ending {
-            Ending::Left => "OK".to_owned(),
-            Ending::Abandoned { .. } => "the service did not answer".to_owned(),
-            Ending::Crashed => "cut".to_owned(),
-            Ending::Refused(status) => because(status),
-        };
-        self.log.closed(self.rules.name(), &words);
+        self.log.closed(self.rules.name(), &ending.to_string());
         // Fails when nobody listens any more; then nobody need know.
         let _ = self.updates.send(Update::Ended(ending)).await;
     }
@@ -129,7 +123,7 @@ impl Task {
             let pause = self.backoff.pause();
             self.heeding(tokio::time::sleep(pause)).await?;
             let route = self.route.clone();
-            let opening = Connection::open(&route, join.clone());
+            let opening = Connection::open(&route, join.clone(), self.log);
             let (connection, first) = match self.heeding(opening).await? {
                 Ok(opened) => opened,
                 Err(status) if asks_to_resume(&status) => {
@@ -149,7 +143,6 @@ impl Task {
             let back = self.rules.welcome(&first, &welcome);
             self.leaving.away = false;
             self.publish();
-            self.log.joining(self.rules.name(), join.timestamp);
             self.tell(Update::Reconnected(back)).await?;
             return Ok((connection, first));
         }

@@ -66,7 +66,12 @@ impl Way {
 impl Proxy {
     /// In front of `server`; everything passes.
     pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+        Self::start_at("http://127.0.0.1:0", server).await
+    }
+
+    /// The same, at `url`.
+    pub async fn start_at(url: &str, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(url.trim_start_matches("http://")).await;
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("a listener has an address");
         let (weather, now) = watch::channel(Weather {
