@@ -392,7 +392,7 @@ fn caught_in(room: &str, rule: Rule, client: &str, sequence: u64, plant: impl Fn
     assert!(faults.iter().any(named), "{faults:#?}");
 }
 
-/// In `red`, Ada and Bob talk while Bot posts from outside; Ada's connection breaks once, and a text of hers is refused.
+/// In `red`, Ada and Bob talk while Bot posts from outside; Ada's connection breaks once, a text of hers is refused.
 /// Meanwhile Cleo looks into `blue`.
 fn good() -> Run {
     let mut world = World::default();

@@ -25,6 +25,7 @@ use crate::support::{
     crashing::Crashing,
     listener::options,
     load::{self, Talker},
+    load_process, server,
 };
 
 /// Kills of the short form.
@@ -110,6 +111,62 @@ async fn a_server_that_forgets_in_a_crash_is_caught() {
             "{rule:?}: {faults:#?}"
         );
     }
+}
+
+/// `chitchat chat` as a process: killed, or standing still for longer than its connection is believed in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_or_stands_still_is_announced_once_and_the_others_miss_nothing() {
+    let kills = chance::variable("CHITCHAT_TEST_KILLS").unwrap_or(KILLS);
+    let seed = chance::seed();
+    println!("CHITCHAT_TEST_SEED={seed} CHITCHAT_TEST_KILLS={kills}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let server = server::start_with(|config| {
+        config.server.grace = Duration::from_millis(500);
+        config.server.keepalive_interval = KEEPALIVE;
+        config.server.keepalive_timeout = KEEPALIVE;
+        config.limits.rate = 0;
+        config.limits.memory_bytes = 1 << 30;
+    })
+    .await;
+    let url = server.url();
+    let mut processes = Vec::new();
+    for number in 0..8 {
+        let room = ROOMS[number % 2];
+        let process = load_process::talk(&url, room, &format!("{room} {number}"));
+        processes.push((room, process));
+    }
+
+    let mut transcripts = Vec::new();
+    while transcripts.len() < kills as usize {
+        let number = random.random_range(0..processes.len());
+        let (room, mut process) = processes.swap_remove(number);
+        process.talker.goes_on(5).await;
+        if random.random() {
+            process.signal(Signal::STOP);
+            sleep(Duration::from_millis(random.random_range(0..1_500))).await;
+        }
+        if random.random() {
+            process.signal(Signal::CONT);
+            processes.push((room, process));
+            continue;
+        }
+        transcripts.push(process.kill().await);
+        let name = format!("{room} after {}", transcripts.len());
+        processes.push((room, load_process::talk(&url, room, &name)));
+    }
+    for (_, process) in &mut processes {
+        process.talker.goes_on(1).await;
+    }
+    for (_, process) in processes {
+        transcripts.push(process.talker.finish().await);
+    }
+    for room in ROOMS {
+        load::empty(&url, room).await;
+    }
+    let run = load::run(transcripts, &url).await;
+
+    let proof = checker::prove(&run);
+    println!("{kills} kills: {proof}");
 }
 
 /// Four participants in each room.

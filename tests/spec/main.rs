@@ -76,6 +76,9 @@ mod faults;
 /// A server or a client that is killed, or stands still, at any moment costs nobody an acknowledged event.
 mod crash;
 
+/// A disk that fails ends the server, which says why; nothing that it acknowledged is lost.
+mod storage_faults;
+
 /// A scripted client does what its script says, driven by what it reads; whoever runs it learns what went wrong.
 mod scripted;
 

@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod http2;
 pub mod listener;
 pub mod load;
+pub mod load_process;
 pub mod piped;
 pub mod program;
 pub mod proxy;

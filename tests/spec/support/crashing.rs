@@ -66,6 +66,12 @@ impl Crashing {
         format!("http://{}", self.address)
     }
 
+    /// The directory with its history, as it was given to it.
+    pub fn data(&self) -> String {
+        let data = self.data.as_ref().expect("its history is on disk");
+        data.path().display().to_string()
+    }
+
     /// Starts it; returns once it serves: how long that took.
     pub async fn start(&mut self) -> Duration {
         self.start_under(&[]).await

@@ -11,7 +11,8 @@ use chitchat::{
     client::session::{Ending, JoinError, Options, Received, Return, Session, Update},
     clock::LamportClock,
     wire::v1::{
-        GetHistoryRequest, JoinMsgLeave, NoticeCode, chat_service_client::ChatServiceClient,
+        EventType, GetHistoryRequest, JoinMsgLeave, NoticeCode, Resume, ServerMessage,
+        WatchRequest, chat_service_client::ChatServiceClient,
     },
 };
 use tokio::{
@@ -29,7 +30,7 @@ use super::{
 };
 
 /// What a client has said and not had answered yet: a few, so that breaks find messages on their way.
-const WINDOW: usize = 4;
+pub(super) const WINDOW: usize = 4;
 
 /// Every so many texts one is too long, and so refused.
 const REFUSED_EVERY: usize = 16;
@@ -112,6 +113,14 @@ impl Talker {
         transcript
     }
 
+    /// What it did and heard until it was killed.
+    pub async fn killed(self) -> Transcript {
+        let (transcript, ended) = self.ended().await;
+        let name = &transcript.client;
+        assert_eq!(transcript.end, End::Lost, "{name} is dead: {ended}");
+        transcript
+    }
+
     async fn ended(self) -> (Transcript, String) {
         let ended = within(&format!("the end of {}", self.name), self.talking).await;
         ended.expect("a client does not panic")
@@ -165,6 +174,42 @@ async fn stored(url: &str, room: &str) -> Stored {
         stored.events.extend(page.events);
         if !page.more {
             return stored;
+        }
+    }
+}
+
+/// Waits until nobody is in `room` any more: those who were killed are missed at last.
+pub async fn empty(url: &str, room: &str) {
+    let before = stored(url, room).await;
+    let mut present = 0;
+    let mut count = |event: &ServerMessage| {
+        match event.r#type() {
+            EventType::Join => present += 1,
+            EventType::Leave => present -= 1,
+            EventType::Message => {}
+        }
+        present
+    };
+    let mut left = before.events.iter().map(&mut count).last();
+    let connecting = ChatServiceClient::connect(url.to_owned());
+    let mut client = within("a connection", connecting).await.expect("it serves");
+    let request = WatchRequest {
+        room: room.into(),
+        resume: Some(Resume {
+            epoch: before.epochs.last().cloned().unwrap_or_default(),
+            after_sequence: before.events.last().map_or(0, |last| last.sequence),
+        }),
+        backlog: 0,
+    };
+    let watching = within("a stream", client.watch(request)).await;
+    let mut events = watching.expect("the room can be watched").into_inner();
+    while left.is_some_and(|left: i32| left > 0) {
+        let event = within("the last departures", events.message()).await;
+        let event = event
+            .expect("the stream goes on")
+            .expect("and does not end");
+        if event.sequence > 0 {
+            left = Some(count(&event));
         }
     }
 }
