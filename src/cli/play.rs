@@ -38,6 +38,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = pace, default_value = "0s")]
     pace: Duration,
 
+    /// Print nothing but the connection's own story: what is heard stands in the log, on standard error
+    #[arg(long, short)]
+    quiet: bool,
+
     /// Never merge the clock, as the report's clients
     #[arg(long)]
     as_reported: bool,
@@ -79,35 +83,41 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         stop: stop.clone(),
         shown,
     };
-    let (played, printed) = tokio::join!(play(&script, stage), print(lines, stop));
+    let (played, printed) = tokio::join!(play(&script, stage), print(lines, args.quiet, stop));
     telemetry.shutdown();
     played?;
     printed?;
     Ok(Exit::Good)
 }
 
-/// Prints the transcript until the play ends. If nobody reads it any more, the play ends.
+/// Prints the transcript, or if `quiet` the asides alone, until the play ends. If nobody reads it any more, the play ends.
 ///
 /// Once it is to end, a reader that does not read is waited for a limited time; dropping `lines` then lets the play go on
 /// to leave.
-async fn print(lines: mpsc::Receiver<Shown>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn print(
+    lines: mpsc::Receiver<Shown>,
+    quiet: bool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let late = async {
         stop.cancelled().await;
         tokio::time::sleep(PATIENCE).await;
     };
     tokio::select! {
-        printed = print_all(lines, &stop) => printed,
+        printed = print_all(lines, quiet, &stop) => printed,
         () = late => Ok(()),
     }
 }
 
 async fn print_all(
     mut lines: mpsc::Receiver<Shown>,
+    quiet: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut output = Output::of_stdout().context("cannot write to standard output")?;
     while let Some(shown) = lines.recv().await {
         let line = match shown {
+            Shown::Heard(_) | Shown::Leaving if quiet => continue,
             Shown::Heard(received) => render::line(&received.message),
             Shown::Leaving => "Leaving chat...".into(),
             Shown::Aside(words) => words,

@@ -185,6 +185,26 @@ async fn a_transcript_shows_each_event_with_its_logical_time_and_the_farewell() 
 }
 
 #[tokio::test]
+async fn a_quiet_script_prints_no_transcript_but_its_log_has_it() {
+    let server = server::start().await;
+    let scripts = Scripts::new();
+    let script = scripts.write(
+        r#"
+        name = "Alex"
+        steps = ["join", { say = "Hello World!" }, "leave"]
+        "#,
+    );
+    let played = play(&server.url(), &script, &["--quiet"]).await;
+    assert_eq!(played.code, 0, "{}", played.stderr);
+    assert_eq!(played.stdout, "");
+    assert!(
+        played.stderr.contains(" joined Chit Chat at logical time "),
+        "{}",
+        played.stderr
+    );
+}
+
+#[tokio::test]
 async fn an_await_before_join_misses_nothing_that_was_said_by_one_who_is_there() {
     let server = server::start().await;
     let mut alex = join(&server.url(), "Alex").await;
