@@ -13,11 +13,11 @@ pub(crate) mod status;
 pub(crate) mod stdio;
 pub mod terminal;
 
-pub(crate) use connection::endpoint;
 use std::time::Duration;
 
 use session::Ending;
 
+pub(crate) use connection::endpoint;
 pub use connection::{AddressError, Dial, service};
 
 /// How long to wait before something is said again that came too fast for the service.
