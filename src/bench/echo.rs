@@ -30,15 +30,13 @@ pub struct Plan {
     pub server_pid: Option<u32>,
 }
 
-/// Publishes one message at a time, and before that measures the disk.
+/// Publishes one message at a time, and measures the disk before and after that.
 ///
 /// # Errors
 /// As [`publish::run`]; the directory cannot be written to.
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
-    let fsync = match &plan.fsync_directory {
-        Some(directory) => Some(fsync(directory).await?),
-        None => None,
-    };
+    let directory = plan.fsync_directory.as_deref();
+    let before = fsync(directory).await?;
     let published = publish::run(&publish::Plan {
         server: plan.server.clone(),
         streams: 1,
@@ -53,6 +51,13 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
         server_pid: plan.server_pid,
     })
     .await?;
+    let after = fsync(directory).await?;
+    let measured = directory.zip(before).zip(after);
+    let fsync = measured.map(|((directory, before), after)| Fsync {
+        directory: directory.display().to_string(),
+        before,
+        after,
+    });
     Ok(Report {
         mode: "echo",
         fsync,
@@ -60,14 +65,14 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     })
 }
 
-async fn fsync(directory: &Path) -> anyhow::Result<Fsync> {
+async fn fsync(directory: Option<&Path>) -> anyhow::Result<Option<Duration>> {
+    let Some(directory) = directory else {
+        return Ok(None);
+    };
     let written_to = directory.to_owned();
     let median = tokio::task::spawn_blocking(move || disk::fsync(&written_to))
         .await
         .context("the measuring of the disk panicked")?
         .with_context(|| format!("cannot measure an fsync in {}", directory.display()))?;
-    Ok(Fsync {
-        directory: directory.display().to_string(),
-        median,
-    })
+    Ok(Some(median))
 }

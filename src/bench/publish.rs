@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::{task::JoinSet, time::sleep_until};
 
 use super::{
@@ -81,6 +81,11 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let window = running.window;
     let (outcome, usages) =
         supervise(running.tasks, &meter, window, plan.extent, plan.server_pid).await?;
+    if outcome.sent == 0 {
+        bail!(
+            "nothing was sent in the time that was measured: the schedule is too fast, or the time too short"
+        );
+    }
     Ok(report(plan, &meter, window, outcome, &usages))
 }
 

@@ -69,14 +69,18 @@ pub struct Used {
     pub rss_bytes: u64,
 }
 
-/// What one fsync takes.
+/// What one fsync takes, before the run and after it: medians. If they are far apart the disk had other work, and the
+/// run says little.
 #[derive(Debug, Clone, Serialize)]
 pub struct Fsync {
     /// Where.
     pub directory: String,
-    /// The median.
-    #[serde(serialize_with = "microseconds", rename = "median_us")]
-    pub median: Duration,
+    /// Before.
+    #[serde(serialize_with = "microseconds", rename = "before_us")]
+    pub before: Duration,
+    /// After.
+    #[serde(serialize_with = "microseconds", rename = "after_us")]
+    pub after: Duration,
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -109,17 +113,20 @@ impl Report {
 
     fn title(&self) -> String {
         let by = if self.unary {
-            "posters by SendMessage"
+            counted(self.streams, "poster") + " by SendMessage"
         } else {
-            "streams"
+            counted(self.streams, "stream")
         };
         let rate = match self.rate {
             Some(rate) => format!(", {} messages/s scheduled", grouped(u64::from(rate))),
             None => String::new(),
         };
         format!(
-            "{}: {} {by} in {} rooms, {} in flight each, texts of {} characters{rate}",
-            self.server, self.streams, self.rooms, self.in_flight, self.text_chars
+            "{}: {by} in {}, {} in flight each, texts of {} characters{rate}",
+            self.server,
+            counted(self.rooms, "room"),
+            self.in_flight,
+            self.text_chars
         )
     }
 
@@ -149,13 +156,9 @@ impl Report {
             rows.push(("latency max", milliseconds(latencies.max)));
         }
         if let Some(fsync) = &self.fsync {
-            let median = milliseconds(fsync.median);
-            rows.push((
-                "one fsync",
-                format!("{median} (median, 4 KiB in {})", fsync.directory),
-            ));
+            rows.push(("one fsync", fsync.words()));
             if let Some(latencies) = &self.latencies {
-                let beyond = latencies.p50.saturating_sub(fsync.median);
+                let beyond = latencies.p50.saturating_sub(fsync.before.min(fsync.after));
                 rows.push(("p50 beyond one fsync", milliseconds(beyond)));
             }
         }
@@ -181,6 +184,17 @@ impl Report {
     }
 }
 
+impl Fsync {
+    fn words(&self) -> String {
+        format!(
+            "{} before, {} after (medians, 4 KiB in {})",
+            milliseconds(self.before),
+            milliseconds(self.after),
+            self.directory
+        )
+    }
+}
+
 impl Used {
     fn words(&self) -> String {
         format!(
@@ -194,6 +208,12 @@ impl Used {
 
 fn milliseconds(duration: Duration) -> String {
     format!("{:.3} ms", duration.as_secs_f64() * 1_000.0)
+}
+
+/// How many of something.
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(count as u64))
 }
 
 /// A count with a comma after each three digits.

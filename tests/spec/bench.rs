@@ -139,10 +139,10 @@ async fn an_echo_is_measured_beside_one_fsync_which_leaves_nothing_behind() {
 
     assert_eq!(figures["acknowledged"], 20, "{figures}");
     assert_eq!(figures["in_flight"], 1, "{figures}");
-    assert!(
-        figures["fsync"]["median_us"].as_f64() > Some(0.0),
-        "{figures}"
-    );
+    for measured in ["before_us", "after_us"] {
+        let median = figures["fsync"][measured].as_f64();
+        assert!(median > Some(0.0), "{figures}");
+    }
     let latency = |quantile: &str| figures["latency_us"][quantile].as_f64().unwrap();
     assert!(latency("p50") <= latency("p99"), "{figures}");
     assert!(latency("p99") <= latency("p99_9"), "{figures}");
@@ -309,6 +309,14 @@ async fn a_text_that_the_server_refuses_ends_the_run_with_the_server_s_words() {
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
         assert!(ran.stderr.contains("Limit is 128"), "{}", ran.stderr);
     }
+}
+
+#[tokio::test]
+async fn a_run_that_sent_nothing_has_no_figures() {
+    let server = unlimited().await;
+    let ran = bench(&server.url(), "publish", "--duration 1ns").await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.contains("nothing was sent"), "{}", ran.stderr);
 }
 
 #[tokio::test]
