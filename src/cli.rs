@@ -69,8 +69,6 @@ pub enum Command {
     Health(health::Args),
 
     /// Put load on a server, and measure it
-    // Not shown by `chitchat --help` before the README has it: a test holds the two together.
-    #[command(hide = true)]
     Bench(bench::Args),
 
     /// Print the effective configuration, and where each value comes from
