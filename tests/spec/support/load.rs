@@ -17,10 +17,9 @@ use chitchat::{
 };
 use tokio::{
     sync::watch,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, transport::Channel};
 
 use super::{
@@ -45,7 +44,7 @@ pub struct Talker {
     stop: CancellationToken,
     answered: watch::Receiver<usize>,
     /// What it did and heard, and in words how it ended.
-    talking: JoinHandle<(Transcript, String)>,
+    talking: AbortOnDropHandle<(Transcript, String)>,
 }
 
 /// Joins as `options` say, as soon as that is possible, and talks.
@@ -85,7 +84,7 @@ impl Talker {
         let (answered, answered_now) = watch::channel(0);
         Self {
             name,
-            talking: tokio::spawn(talk(stop.clone(), answered)),
+            talking: AbortOnDropHandle::new(tokio::spawn(talk(stop.clone(), answered))),
             answered: answered_now,
             stop,
         }
