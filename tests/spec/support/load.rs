@@ -17,10 +17,9 @@ use chitchat::{
 };
 use tokio::{
     sync::watch,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, transport::Channel};
 
 use super::{
@@ -31,6 +30,12 @@ use super::{
 
 /// What a client has said and not had answered yet: a few, so that breaks find messages on their way.
 pub(super) const WINDOW: usize = 4;
+
+/// The longest that a client may take to talk again.
+///
+/// Its pauses between attempts are 3 s, and it may find its name held by its own ghost until a grace of 2 s is over: two
+/// pauses and a grace are 8 s on a machine that has nothing else to do.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// Every so many texts one is too long, and so refused.
 const REFUSED_EVERY: usize = 16;
@@ -45,7 +50,7 @@ pub struct Talker {
     stop: CancellationToken,
     answered: watch::Receiver<usize>,
     /// What it did and heard, and in words how it ended.
-    talking: JoinHandle<(Transcript, String)>,
+    talking: AbortOnDropHandle<(Transcript, String)>,
 }
 
 /// Joins as `options` say, as soon as that is possible, and talks.
@@ -85,7 +90,7 @@ impl Talker {
         let (answered, answered_now) = watch::channel(0);
         Self {
             name,
-            talking: tokio::spawn(talk(stop.clone(), answered)),
+            talking: AbortOnDropHandle::new(tokio::spawn(talk(stop.clone(), answered))),
             answered: answered_now,
             stop,
         }
@@ -93,15 +98,15 @@ impl Talker {
 
     /// Waits until so many more of its messages are answered: it is connected, and talks.
     pub async fn goes_on(&mut self, messages: usize) {
-        let goal = *self.answered.borrow_and_update() + messages;
-        let answered = self.answered.wait_for(|answered| *answered >= goal);
-        if within(&format!("{} to go on", self.name), answered)
-            .await
-            .is_err()
-        {
-            let (_, ended) = (&mut self.talking).await.expect("a client does not panic");
-            panic!("{} should still talk: {ended}", self.name);
+        let before = *self.answered.borrow_and_update();
+        let enough = |answered: &usize| *answered >= before + messages;
+        match timeout(BACK_WITHIN, self.answered.wait_for(enough)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(_)) => {}
+            Err(_) => panic!("{} did not go on within {BACK_WITHIN:?}", self.name),
         }
+        let (_, ended) = (&mut self.talking).await.expect("a client does not panic");
+        panic!("{} should still talk: {ended}", self.name);
     }
 
     /// Lets it say its last, and leave once everything is answered.
