@@ -151,14 +151,23 @@ impl Place {
         let is_damage = match &error {
             rusqlite::Error::SqliteFailure(failure, _) => matches!(
                 failure.code,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+                ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    // A row is in the way where none was written.
+                    | ErrorCode::ConstraintViolation
+                    | ErrorCode::TooBig
+                    // The file may be written, as was seen: it is its header that says otherwise.
+                    | ErrorCode::ReadOnly
+                    // The statements are right, so that it is the file that they do not fit.
+                    | ErrorCode::Unknown
             ),
-            // What a column holds is not what was put there.
+            // What a column holds is not what was put there, or a row is missing.
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..)
-            | rusqlite::Error::QueryReturnedNoRows => true,
+            | rusqlite::Error::QueryReturnedNoRows
+            | rusqlite::Error::StatementChangedRows(..) => true,
             _ => false,
         };
         if is_damage {

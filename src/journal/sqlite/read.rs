@@ -90,10 +90,10 @@ pub(super) fn page(
     let (from, until) = range.within(extent.0, extent.1);
     let mut statement = snapshot
         .prepare_cached(if range.is_backwards() {
-            "SELECT sequence, message, checksum FROM event
+            "SELECT room, sequence, message, checksum FROM event
              WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence DESC"
         } else {
-            "SELECT sequence, message, checksum FROM event
+            "SELECT room, sequence, message, checksum FROM event
              WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence"
         })
         .map_err(fault)?;
@@ -114,9 +114,14 @@ pub(super) fn page(
 
 /// The event in a row; none if it is another one, or not what was written.
 fn whole_event(row: &rusqlite::Row<'_>, room: &str, sequence: u64) -> Option<Frame> {
-    let found = row::unsigned(row, 0).ok()?;
-    let message = row.get_ref(1).ok()?.as_blob().ok()?;
-    let checksum: u32 = row.get(2).ok()?;
-    let is_whole = found == sequence && checksum == row::event_checksum(room, sequence, message);
+    // As it stands there, though only rows of this room were asked for: in a tree that is not in order others come too.
+    let found = (
+        row.get_ref(0).ok()?.as_str().ok()?,
+        row::unsigned(row, 1).ok()?,
+    );
+    let message = row.get_ref(2).ok()?.as_blob().ok()?;
+    let checksum: u32 = row.get(3).ok()?;
+    let is_whole =
+        found == (room, sequence) && checksum == row::event_checksum(room, sequence, message);
     is_whole.then(|| Frame::of_encoded(message))
 }
