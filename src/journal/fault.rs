@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use rusqlite::ErrorCode;
+
 /// Why a history cannot be opened, read or written: what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -16,7 +18,7 @@ pub enum Fault {
     },
     /// It is not what was written.
     #[error(
-        "the history in {} is damaged: {what}. Nothing was changed; keep a copy, and put a backup in its place",
+        "the history in {} is damaged: {what}. Keep a copy of the directory, and put a backup in its place",
         directory.display()
     )]
     Damaged {
@@ -52,7 +54,7 @@ pub enum Fault {
         filesystem: &'static str,
     },
     /// The system did not let us.
-    #[error("cannot {doing} in {}", directory.display())]
+    #[error("cannot {doing} in {} ({})", directory.display(), source.advice())]
     Failed {
         /// `server.data`
         directory: PathBuf,
@@ -70,7 +72,38 @@ pub enum Cause {
     /// About a file.
     #[error(transparent)]
     System(#[from] io::Error),
-    /// About the database.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    /// About the database. It says all in one line, so that nothing is left for a source.
+    #[error("{0}")]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Cause {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Cause {
+    /// What to do about it.
+    fn advice(&self) -> &'static str {
+        let full = "make room on the disk and start again; what was acknowledged is kept";
+        let forbidden = "server.data must be a directory that the server's user may write";
+        let other = "see to the disk and start again; what was acknowledged is kept";
+        match self {
+            Self::System(error) => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full,
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::AlreadyExists
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory => forbidden,
+                _ => other,
+            },
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => full,
+                Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => forbidden,
+                _ => other,
+            },
+        }
+    }
 }

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 pub(super) use self::{read::Readers, write::Writer};
 use self::{row::Service, witness::Witness};
@@ -43,22 +43,51 @@ pub(super) fn open(directory: &Path, epoch: String) -> Result<(Writer, Readers, 
         .map_err(|error| place.failed("make the data directory", error))?;
     filesystem::check(&place)?;
     let witness = Witness::lock(&place)?;
-    let database = place.database();
     refuse_to_begin_again(&place, &witness)?;
+
+    check_writable(&place)?;
 
     let mut connection =
         place.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    keep_log(&place, &connection, true)?;
     schema::bring_up_to_date(&place, &mut connection, &epoch)?;
     let (service, mut snapshot) = row::load(&place, &connection)?;
-    place.check_length(&database, &connection)?;
-
-    let mut writer = Writer::new(place.clone(), connection, witness, service)?;
-    match writer.witnessed() {
-        None => snapshot.epoch = writer.begin_epoch(epoch)?,
-        Some(at) => writer.check_witness(&at)?,
+    if let Some(seen) = &witness.seen {
+        seen.check(&place, &service)?;
     }
-    let readers = Readers::new(Arc::new(place))?;
+    place.check_length(&connection)?;
+    // It is the history, and whole as far as a start can tell.
+    keep_log(&place, &connection, false)?;
+
+    let readers = Readers::new(Arc::new(place.clone()))?;
+    let mut writer = Writer::new(place, connection, readers.clone(), witness, service);
+    if !writer.has_witness() {
+        snapshot.epoch = writer.begin_epoch(epoch)?;
+    }
     Ok((writer, readers, snapshot))
+}
+
+/// A database that we may not write is told now, in the system's words, and not by the first event.
+fn check_writable(place: &Place) -> Result<(), Fault> {
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(place.database());
+    match opened {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(place.failed("open the database", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the write-ahead log stays as it is when the connection is closed. SQLite would bring into the database what
+/// it can read of a damaged log, and remove the rest of it, which somebody may still want to look at.
+fn keep_log(place: &Place, connection: &Connection, keep: bool) -> Result<(), Fault> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(drop)
+        .map_err(|error| place.fault("open the database", error))
 }
 
 /// A witness without its database: what it has seen is gone, and must not be mistaken for a history that begins.
@@ -110,8 +139,9 @@ impl Place {
         Ok(())
     }
 
-    /// The database may not be shorter than it says. SQLite finds out only when it comes to a page that is missing.
-    fn check_length(&self, database: &Path, connection: &Connection) -> Result<(), Fault> {
+    /// The database must be as long as it says. SQLite finds out that it is shorter only when it comes to a page that
+    /// is missing, and that it is longer never: it would write over what is beyond.
+    fn check_length(&self, connection: &Connection) -> Result<(), Fault> {
         let doing = "measure the database";
         // With the write-ahead log brought in, all pages are in the one file.
         let pragma =
@@ -121,10 +151,10 @@ impl Place {
             .and_then(|()| Ok(pragma("page_count")? * pragma("page_size")?))
             .map_err(|error| self.fault(doing, error))
             .and_then(|expected| {
-                let found = fs::metadata(database)
+                let found = fs::metadata(self.database())
                     .map_err(|error| self.failed(doing, error))?
                     .len();
-                if found < expected {
+                if found != expected {
                     return Err(self.damaged(format!("{DATABASE} has {found} bytes of {expected}")));
                 }
                 Ok(())
@@ -151,14 +181,23 @@ impl Place {
         let is_damage = match &error {
             rusqlite::Error::SqliteFailure(failure, _) => matches!(
                 failure.code,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+                ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    // A row is in the way where none was written.
+                    | ErrorCode::ConstraintViolation
+                    | ErrorCode::TooBig
+                    // The file may be written, as was seen: it is its header that says otherwise.
+                    | ErrorCode::ReadOnly
+                    // The statements are right, so that it is the file that they do not fit.
+                    | ErrorCode::Unknown
             ),
-            // What a column holds is not what was put there.
+            // What a column holds is not what was put there, or a row is missing.
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::Utf8Error(..)
-            | rusqlite::Error::QueryReturnedNoRows => true,
+            | rusqlite::Error::QueryReturnedNoRows
+            | rusqlite::Error::StatementChangedRows(..) => true,
             _ => false,
         };
         if is_damage {

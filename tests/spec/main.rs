@@ -34,6 +34,12 @@ mod resume;
 /// A server that is told to stop tells everybody, announces no departures, and is gone within ten seconds.
 mod drain;
 
+/// What was acknowledged is there, whatever ended the server, and everybody goes on where they were.
+mod durable;
+
+/// Damage to the history is told: it is never served, and never taken for a history that begins.
+mod damage;
+
 /// What is sent twice is stored once, on a stream and outside of one.
 mod sending;
 

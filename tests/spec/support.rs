@@ -5,6 +5,8 @@ pub mod checker;
 pub mod client_process;
 pub mod collector;
 pub mod crashing;
+pub mod directory;
+pub mod disk;
 pub mod faulty;
 pub mod hostile;
 pub mod http2;

@@ -1,6 +1,9 @@
 //! Reading the history, beside the one who writes it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::{sync::Semaphore, task::spawn_blocking};
@@ -23,7 +26,8 @@ const READING: &str = "read the history";
 #[derive(Debug, Clone)]
 pub(in super::super) struct Readers {
     place: Arc<Place>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    /// None once the history is closed.
+    idle: Arc<Mutex<Option<Vec<Connection>>>>,
     turns: Arc<Semaphore>,
 }
 
@@ -31,7 +35,7 @@ impl Readers {
     pub(super) fn new(place: Arc<Place>) -> Result<Self, Fault> {
         let connections = (0..CONNECTIONS).map(|_| place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY));
         Ok(Self {
-            idle: Arc::new(Mutex::new(connections.collect::<Result<_, _>>()?)),
+            idle: Arc::new(Mutex::new(Some(connections.collect::<Result<_, _>>()?))),
             turns: Arc::new(Semaphore::new(CONNECTIONS)),
             place,
         })
@@ -52,7 +56,9 @@ impl Readers {
             let _turn = turn;
             let mut connection = readers.take()?;
             let page = page(&readers.place, &mut connection, &room, range, limit);
-            readers.lock().push(connection);
+            if let Some(idle) = &mut *readers.lock() {
+                idle.push(connection);
+            }
             page
         });
         match reading.await {
@@ -63,13 +69,26 @@ impl Readers {
         }
     }
 
-    /// An idle connection; there is one for each turn, unless a reading has panicked.
-    fn take(&self) -> Result<Connection, Fault> {
-        let idle = self.lock().pop();
-        idle.map_or_else(|| self.place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
+    /// Closes all connections; one that reads closes when it has read its page. The last connection to a database is to
+    /// be the one that writes: a connection that only reads leaves the write-ahead log behind.
+    pub(super) fn close(&self) {
+        self.lock().take();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    /// An idle connection; there is one for each turn, unless a reading has panicked.
+    fn take(&self) -> Result<Connection, Fault> {
+        match &mut *self.lock() {
+            Some(idle) => idle
+                .pop()
+                .map_or_else(|| self.place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok),
+            None => {
+                let closed = io::Error::other("it is closed, because the server stops");
+                Err(self.place.failed(READING, closed))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Connection>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,10 +109,10 @@ pub(super) fn page(
     let (from, until) = range.within(extent.0, extent.1);
     let mut statement = snapshot
         .prepare_cached(if range.is_backwards() {
-            "SELECT sequence, message, checksum FROM event
+            "SELECT room, sequence, message, checksum FROM event
              WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence DESC"
         } else {
-            "SELECT sequence, message, checksum FROM event
+            "SELECT room, sequence, message, checksum FROM event
              WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence"
         })
         .map_err(fault)?;
@@ -114,9 +133,14 @@ pub(super) fn page(
 
 /// The event in a row; none if it is another one, or not what was written.
 fn whole_event(row: &rusqlite::Row<'_>, room: &str, sequence: u64) -> Option<Frame> {
-    let found = row::unsigned(row, 0).ok()?;
-    let message = row.get_ref(1).ok()?.as_blob().ok()?;
-    let checksum: u32 = row.get(2).ok()?;
-    let is_whole = found == sequence && checksum == row::event_checksum(room, sequence, message);
+    // As it stands there, though only rows of this room were asked for: in a tree that is not in order others come too.
+    let found = (
+        row.get_ref(0).ok()?.as_str().ok()?,
+        row::unsigned(row, 1).ok()?,
+    );
+    let message = row.get_ref(2).ok()?.as_blob().ok()?;
+    let checksum: u32 = row.get(3).ok()?;
+    let is_whole =
+        found == (room, sequence) && checksum == row::event_checksum(room, sequence, message);
     is_whole.then(|| Frame::of_encoded(message))
 }

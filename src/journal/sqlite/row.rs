@@ -40,6 +40,15 @@ pub(super) fn load(place: &Place, connection: &Connection) -> Result<(Service, S
                 "the row of participant {id} is not what was written"
             ))
         })?;
+    // In a tree that is not in order some rows are never found, though a walk through all of it meets them.
+    let rooms_in_order = rooms.is_sorted_by(|one, next| one.name < next.name);
+    let members_in_order = members
+        .is_sorted_by(|(room, one), (next_room, next)| (room, one.id) < (next_room, next.id));
+    if !rooms_in_order || !members_in_order {
+        return Err(
+            place.damaged("rooms or participants are not in the order in which they were written")
+        );
+    }
     let counts = (rooms.len() as u64, members.len() as u64);
     if counts != (service.rooms, service.members) {
         return Err(place.damaged(format!(
@@ -146,7 +155,8 @@ fn load_rooms(connection: &Connection) -> rusqlite::Result<Result<Vec<RoomSnapsh
 /// Each with its room; or the id of one that is not what was written.
 fn load_members(connection: &Connection) -> rusqlite::Result<Result<Vec<(String, Member)>, i32>> {
     let mut statement = connection.prepare(
-        "SELECT room, id, name, bot, session, incarnation, joined_sequence, joined_timestamp, checksum FROM member",
+        "SELECT room, id, name, bot, session, incarnation, joined_sequence, joined_timestamp, checksum FROM member
+         ORDER BY room, id",
     )?;
     let mut rows = statement.query([])?;
     let mut members = Vec::new();
@@ -193,7 +203,8 @@ pub(super) fn put_room(connection: &Connection, extent: &Extent) -> rusqlite::Re
     Ok(0)
 }
 
-/// What `room` keeps; nothing of a room without history.
+/// What `room` keeps; nothing of a room without history. A room that has one is found: [`load`] has seen that all rows
+/// are in order.
 pub(super) fn extent(connection: &Connection, room: &str) -> rusqlite::Result<Option<(u64, u64)>> {
     let mut statement =
         connection.prepare_cached("SELECT head, first, checksum FROM room WHERE name = ?1")?;

@@ -34,6 +34,34 @@ pub(super) fn bring_up_to_date(
         let missing = &STEPS[usize::try_from(found).unwrap_or(0)..];
         migrate(connection, missing, epoch).map_err(|error| place.fault(doing, error))?;
     }
+    check_tables(place, connection)
+}
+
+/// The tables must be those that the steps make: SQLite believes what the file says of them, such as which column is
+/// the key, and would read and write accordingly.
+fn check_tables(place: &Place, connection: &Connection) -> Result<(), Fault> {
+    let tables = |connection: &Connection| {
+        let mut statement = connection
+            .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")?;
+        let tables = statement.query_map([], |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+        })?;
+        tables.collect::<rusqlite::Result<Vec<[Option<String>; 4]>>>()
+    };
+    let expected = || {
+        let mut model = Connection::open_in_memory()?;
+        migrate(&mut model, STEPS, "")?;
+        tables(&model)
+    };
+    let doing = "read the database's tables";
+    let found = tables(connection).map_err(|error| place.fault(doing, error))?;
+    let expected = expected().map_err(|error| place.fault(doing, error))?;
+    if found != expected {
+        return Err(place.damaged(format!(
+            "the tables of {} are not those that were made",
+            super::DATABASE
+        )));
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
-use super::Place;
+use super::{Place, row::Service};
 use crate::journal::Fault;
 
 /// The file, in the data directory: one line of text, the epoch and the number of transactions.
@@ -86,7 +86,35 @@ impl Witness {
     }
 }
 
+impl Drop for Witness {
+    /// By hand, and not only by closing the file: a process that is just being started from this one has it open too.
+    fn drop(&mut self) {
+        // If it fails, closing does it.
+        let _ = self.file.unlock();
+    }
+}
+
 impl Seen {
+    /// What was found must be the history that the witness has seen, and have come at least as far.
+    pub(super) fn check(&self, place: &Place, found: &Service) -> Result<(), Fault> {
+        let database = super::DATABASE;
+        if self.epoch != found.epoch {
+            return Err(place.damaged(format!(
+                "{database} holds the history {} and {FILE} was written for {}. If {database} is a backup to go on with, \
+                 remove {FILE}: it then goes on under a new epoch",
+                found.epoch, self.epoch
+            )));
+        }
+        if self.commits > found.commits {
+            return Err(place.damaged(format!(
+                "{database} and its write-ahead log end after {} transactions, and {} were acknowledged. If {database} \
+                 is a backup to go on with, remove {FILE}: it then goes on under a new epoch",
+                found.commits, self.commits
+            )));
+        }
+        Ok(())
+    }
+
     fn read(line: &[u8]) -> Result<Option<Self>, ()> {
         if line.is_empty() {
             return Ok(None);

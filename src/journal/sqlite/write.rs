@@ -3,9 +3,10 @@
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{
-    Place, read,
+    Place,
+    read::{self, Readers},
     row::{self, Service},
-    witness::{self, Seen, Witness},
+    witness::{self, Witness},
 };
 use crate::{
     journal::{Batch, Fault, Range},
@@ -20,6 +21,7 @@ const STORING: &str = "store events";
 pub(in super::super) struct Writer {
     place: Place,
     connection: Connection,
+    readers: Readers,
     witness: Witness,
     /// The row of the service as it is stored.
     service: Service,
@@ -29,41 +31,22 @@ impl Writer {
     pub(super) fn new(
         place: Place,
         connection: Connection,
+        readers: Readers,
         witness: Witness,
         service: Service,
-    ) -> Result<Self, Fault> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             place,
             connection,
+            readers,
             witness,
             service,
-        })
+        }
     }
 
-    /// What the witness said when the history was opened.
-    pub(super) fn witnessed(&self) -> Option<Seen> {
-        self.witness.seen.clone()
-    }
-
-    /// The history must be the one that the witness has seen, and have come at least as far.
-    pub(super) fn check_witness(&self, seen: &Seen) -> Result<(), Fault> {
-        let database = super::DATABASE;
-        let file = witness::FILE;
-        if seen.epoch != self.service.epoch {
-            return Err(self.place.damaged(format!(
-                "{database} holds the history {} and {file} was written for {}. If {database} is a backup to go on with, \
-                 remove {file}: it then goes on under a new epoch",
-                self.service.epoch, seen.epoch
-            )));
-        }
-        if seen.commits > self.service.commits {
-            return Err(self.place.damaged(format!(
-                "{database} and its write-ahead log end after {} transactions, and {} were acknowledged. If {database} \
-                 is a backup to go on with, remove {file}: it then goes on under a new epoch",
-                self.service.commits, seen.commits
-            )));
-        }
-        Ok(())
+    /// Whether there was a witness when the history was opened.
+    pub(super) fn has_witness(&self) -> bool {
+        self.witness.seen.is_some()
     }
 
     /// A history without a witness begins, or is a copy that goes on: what came after the copy is not known here, so it
@@ -92,9 +75,14 @@ impl Writer {
         if !self.changes(batch) {
             return Ok(());
         }
-        self.service = self
-            .commit(batch)
-            .map_err(|error| self.place.fault(STORING, error))?;
+        self.service = match self.commit(batch) {
+            Ok(service) => service,
+            Err(error) => {
+                // What has failed is not touched again, by closing it neither.
+                super::keep_log(&self.place, &self.connection, true)?;
+                return Err(self.place.fault(STORING, error));
+            }
+        };
         self.witness
             .note(&self.service.epoch, self.service.commits)
             .map_err(|error| self.place.failed("write chitchat.lock", error))
@@ -176,6 +164,7 @@ impl Writer {
     /// Brings everything into the one file, which is then a backup when it is copied.
     pub(in super::super) fn close(self) -> Result<(), Fault> {
         let doing = "close the database";
+        self.readers.close();
         self.connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
             .map_err(|error| self.place.fault(doing, error))?;

@@ -1,6 +1,9 @@
 //! A client that does nothing by itself: raw messages on a raw gRPC stream.
 
-use chitchat::wire::v1::{EventType, JoinMsgLeave, Resume, ServerMessage, Welcome};
+use chitchat::wire::v1::{
+    EventType, GetHistoryRequest, JoinMsgLeave, Resume, ServerMessage, Welcome,
+    chat_service_client::ChatServiceClient,
+};
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -187,6 +190,25 @@ pub fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
     info.unwrap_or_else(|| panic!("a reason should come with {status:?}"))
         .reason
+}
+
+/// All events of `room`, page by page.
+pub async fn history(mut client: ChatServiceClient<Channel>, room: &str) -> Vec<ServerMessage> {
+    let mut events: Vec<ServerMessage> = Vec::new();
+    loop {
+        let request = GetHistoryRequest {
+            room: room.into(),
+            after_sequence: events.last().map_or(0, |last| last.sequence),
+            limit: 1_000,
+            ..GetHistoryRequest::default()
+        };
+        let response = within("a page of history", client.get_history(request)).await;
+        let page = response.expect("history should be read").into_inner();
+        events.extend(page.events);
+        if !page.more {
+            return events;
+        }
+    }
 }
 
 /// The sequences of `messages`.

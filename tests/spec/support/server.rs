@@ -7,7 +7,7 @@ use chitchat::{
     server::{ServeError, Server},
     telemetry::Tracer,
     wire::v1::{
-        GetHistoryRequest, JoinMsgLeave, ListParticipantsRequest, ServerMessage,
+        JoinMsgLeave, ListParticipantsRequest, ServerMessage,
         chat_service_client::ChatServiceClient,
     },
 };
@@ -132,22 +132,7 @@ impl TestServer {
 
     /// All events of `room`, page by page.
     pub async fn history(&self, room: &str) -> Vec<ServerMessage> {
-        let mut client = self.client().await;
-        let mut events: Vec<ServerMessage> = Vec::new();
-        loop {
-            let request = GetHistoryRequest {
-                room: room.into(),
-                after_sequence: events.last().map_or(0, |last| last.sequence),
-                limit: 1_000,
-                ..GetHistoryRequest::default()
-            };
-            let response = within("a page of history", client.get_history(request)).await;
-            let page = response.expect("history should be read").into_inner();
-            events.extend(page.events);
-            if !page.more {
-                return events;
-            }
-        }
+        super::raw::history(self.client().await, room).await
     }
 
     /// The names of those in `room`.
