@@ -191,6 +191,13 @@ impl Writer {
 }
 
 impl Journal {
+    /// Reads in the task that asks: see [`Server::without_threads`](crate::server::Server::without_threads).
+    pub(crate) fn stay_in_task(&mut self) {
+        if let Form::Sqlite(readers) = &mut self.0 {
+            readers.stay_in_task();
+        }
+    }
+
     /// Reads at most `limit` events of `room`. A room without history is empty.
     ///
     /// # Errors

@@ -79,6 +79,7 @@ impl Order {
         let (sender, jobs) = mpsc::channel(QUEUE_COMMANDS);
         let clock = Arc::new(AtomicI64::new(service.now()));
         let sequencer = Sequencer {
+            threaded: writer.blocks(),
             jobs,
             service,
             writer,
@@ -158,6 +159,8 @@ pub struct Sequencer {
     feeds: Feeds,
     log: ServerLog,
     clock: Arc<AtomicI64>,
+    /// Whether it runs on a thread of its own.
+    threaded: bool,
 }
 
 /// A command that has been folded and waits to be stored.
@@ -177,6 +180,11 @@ struct Changed {
 }
 
 impl Sequencer {
+    /// Stores in its task, whatever that waits for: see [`Server::without_threads`](crate::server::Server::without_threads).
+    pub(crate) fn stay_in_task(&mut self) {
+        self.threaded = false;
+    }
+
     /// Carries commands until all clones of the inlet are dropped, or storing fails.
     ///
     /// Where storing waits for a disk this runs on a thread of its own, which ends likewise if this future is dropped.
@@ -186,7 +194,7 @@ impl Sequencer {
     /// What the journal says when it cannot store or read. Whoever waited for an answer then hears [`Stopped`]: nothing
     /// of the batch was told to anybody. The process is to end, and to find out from the disk what is true.
     pub async fn run(self) -> Result<(), Fault> {
-        if !self.writer.blocks() {
+        if !self.threaded {
             return self.run_as_task().await;
         }
         match tokio::task::spawn_blocking(|| self.run_as_thread()).await {

@@ -226,6 +226,15 @@ impl<L: Listener> Server<L> {
         })
     }
 
+    /// Waits for the disk in the tasks that need it, and not on threads beside them: for a simulation, which is to go the
+    /// same way each time, and whose time stands still meanwhile. Elsewhere it would hold up everybody.
+    #[must_use]
+    pub fn without_threads(mut self) -> Self {
+        self.sequencer.stay_in_task();
+        self.shared.journal.stay_in_task();
+        self
+    }
+
     /// The address it listens on.
     ///
     /// # Errors

@@ -188,19 +188,21 @@ impl Subscriber {
         if self.outbox.ended().is_some() {
             return;
         }
-        let room = self.reader.as_ref().map_or("", |reader| reader.room());
-        let farewell = notice(
-            room,
-            self.sources.order.now(),
-            NoticeCode::Draining,
-            Fault::Draining.to_string(),
-        );
-        self.outbox.push(Private {
-            after: last,
-            stands_for: 0,
-            frame: Frame::of(&farewell),
-            _place: None,
-        });
+        // Who has no room yet waits for a welcome, and a notice is none: the status says all.
+        if let Some(reader) = &self.reader {
+            let farewell = notice(
+                reader.room(),
+                self.sources.order.now(),
+                NoticeCode::Draining,
+                Fault::Draining.to_string(),
+            );
+            self.outbox.push(Private {
+                after: last,
+                stands_for: 0,
+                frame: Frame::of(&farewell),
+                _place: None,
+            });
+        }
         self.outbox.interrupt(Fault::Draining.into());
     }
 }

@@ -86,6 +86,23 @@ async fn everybody_is_told_and_asked_to_come_back_and_nobody_has_left() {
     assert_eq!(status.code(), Code::Unavailable);
 }
 
+/// A session that came back at this moment once took the farewell for an answer to its JOIN, and gave up.
+#[tokio::test]
+async fn who_has_not_been_welcomed_is_asked_to_come_back_by_the_status_alone() {
+    let server = start().await;
+    let mut newcomer = server.chat().await;
+
+    server.stop().await;
+
+    let (heard, ended) = newcomer.rest().await;
+    assert!(heard.is_empty(), "{heard:?}");
+    let status = ended.expect_err("the stream ends with an error");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Unavailable, "DRAINING")
+    );
+}
+
 #[tokio::test]
 async fn health_is_not_serving_and_then_its_watches_end() {
     let server = start().await;

@@ -29,6 +29,8 @@ pub(in super::super) struct Readers {
     /// None once the history is closed.
     idle: Arc<Mutex<Option<Vec<Connection>>>>,
     turns: Arc<Semaphore>,
+    /// Whether each reading has a thread of its own.
+    threaded: bool,
 }
 
 impl Readers {
@@ -38,7 +40,12 @@ impl Readers {
             idle: Arc::new(Mutex::new(Some(connections.collect::<Result<_, _>>()?))),
             turns: Arc::new(Semaphore::new(CONNECTIONS)),
             place,
+            threaded: true,
         })
+    }
+
+    pub(in super::super) fn stay_in_task(&mut self) {
+        self.threaded = false;
     }
 
     pub(in super::super) async fn read(
@@ -52,7 +59,7 @@ impl Readers {
             .await
             .expect("the semaphore is never closed");
         let (readers, room) = (self.clone(), room.to_owned());
-        let reading = spawn_blocking(move || {
+        let reading = move || {
             let _turn = turn;
             let mut connection = readers.take()?;
             let page = page(&readers.place, &mut connection, &room, range, limit);
@@ -60,8 +67,11 @@ impl Readers {
                 idle.push(connection);
             }
             page
-        });
-        match reading.await {
+        };
+        if !self.threaded {
+            return reading();
+        }
+        match spawn_blocking(reading).await {
             Ok(page) => page,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is being shut down, and nobody waits for the answer.
