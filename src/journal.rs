@@ -1,7 +1,7 @@
 //! The history of every room: what was said stays readable here.
 //!
-//! Two forms. On disk ([`sqlite`], the default): an event is safe before anybody sees it, and the history goes on where
-//! it ended when the server starts again. In memory ([`memory`], `server.data = "memory"`): gone when the server stops.
+//! Two forms. On disk (`sqlite`, the default): an event is safe before anybody sees it, and the history goes on where
+//! it ended when the server starts again. In memory (`memory`, `server.data = "memory"`): gone when the server stops.
 //!
 //! One [`Writer`] stores, the order's own; any number of readers read through a [`Journal`].
 

@@ -24,7 +24,7 @@ pub struct Args {
 /// Serves until it is told to stop.
 ///
 /// # Errors
-/// The address cannot be listened on, the transport failed, or the history cannot be kept: see [`exit_code`].
+/// The address cannot be listened on, the transport failed, or the history cannot be kept: as the exit code says.
 pub async fn run(_: Args, context: Context) -> anyhow::Result<Exit> {
     let Context { config, entries } = context;
     let _logs = Logs::start(&config.log, io::stderr());
