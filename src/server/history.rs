@@ -98,22 +98,29 @@ async fn let_go_of_the_old(shared: &Shared) -> Result<(), Ended> {
             names.collect::<Vec<_>>()
         });
         for room in rooms.await? {
-            while let Some(first) = first_young_enough(shared, &room, age).await? {
+            // The oldest alone, and a page only if that is too old: there may be thousands of rooms.
+            let mut limit = 1;
+            while let Some(first) = first_young_enough(shared, &room, age, limit).await? {
                 let span = shared.tracer.order("", &room);
                 let trim = command(&room, None, &span, Action::Trim { first });
                 shared.order.ask(trim, span).await?;
+                tracing::debug!(
+                    "the history of {room} begins with {first}: the rest is older than {age:?}"
+                );
+                limit = PAGE_EVENTS_MAX;
             }
         }
         sleep((age / 10).clamp(LOOK_MIN, LOOK)).await;
     }
 }
 
-/// The oldest sequence of `room` to keep; none if nothing there is too old. Looks at one page, so that no more than that
-/// is let go of at once.
+/// The oldest sequence of `room` to keep; none if nothing there is too old. Looks at no more than `limit` events, so
+/// that no more than that are let go of at once.
 async fn first_young_enough(
     shared: &Shared,
     room: &str,
     age: Duration,
+    limit: usize,
 ) -> Result<Option<u64>, Fault> {
     let Some(too_old) = SystemTime::now().checked_sub(age) else {
         return Ok(None);
@@ -122,7 +129,7 @@ async fn first_young_enough(
         after: 0,
         before: 0,
     };
-    let Page { events, .. } = shared.journal.read(room, range, PAGE_EVENTS_MAX).await?;
+    let Page { events, .. } = shared.journal.read(room, range, limit).await?;
     let young = |frame: &Frame| accepted_at(frame).is_none_or(|at| at >= too_old);
     let old = events.iter().take_while(|(_, frame)| !young(frame));
     Ok(old.last().map(|(sequence, _)| sequence + 1))

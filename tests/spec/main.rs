@@ -37,6 +37,9 @@ mod drain;
 /// What was acknowledged is there, whatever ended the server, and everybody goes on where they were.
 mod durable;
 
+/// A room keeps as much as the settings say; what falls out is told, and never leaves a gap that is not.
+mod retention;
+
 /// Damage to the history is told: it is never served, and never taken for a history that begins.
 mod damage;
 

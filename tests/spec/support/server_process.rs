@@ -3,7 +3,8 @@
 use std::{fs, net::SocketAddr, path::Path, process::Stdio};
 
 use chitchat::wire::v1::{
-    JoinMsgLeave, ListParticipantsRequest, ServerMessage, chat_service_client::ChatServiceClient,
+    JoinMsgLeave, ListParticipantsRequest, ListRoomsRequest, Room, ServerMessage,
+    chat_service_client::ChatServiceClient,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -140,6 +141,14 @@ impl ServerProcess {
         let list = response.expect("participants should be listed");
         let participants = list.into_inner().participants;
         participants.into_iter().map(|one| one.name).collect()
+    }
+
+    /// The room as it is listed.
+    pub async fn room(&self, name: &str) -> Room {
+        let rooms = self.client().await.list_rooms(ListRoomsRequest {}).await;
+        let rooms = rooms.expect("rooms should be listed").into_inner().rooms;
+        let found = rooms.into_iter().find(|room| room.name == name);
+        found.expect("the room should be listed")
     }
 
     /// Waits until it has ended by itself: its exit code.
