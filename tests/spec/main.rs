@@ -1,6 +1,7 @@
 //! What Chit Chat promises, one module per promise; the names of the tests, read top to bottom, are the rules.
 //!
-//! One crate, so that everything is linked once and shares its support code.
+//! One crate, so that everything is linked once and shares its support code. What holds on a simulated network, with
+//! simulated crashes, has a program of its own: `tests/simulation`.
 
 #![allow(
     unreachable_pub,
