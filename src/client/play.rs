@@ -257,6 +257,7 @@ impl<'a> Player<'a> {
 /// Before the join: reading without being there.
 struct Prelude {
     reader: Reader,
+    name: String,
     room: String,
     /// The history that is read, and its last event that an `await` has matched.
     epoch: String,
@@ -290,6 +291,7 @@ impl Prelude {
         let room = script.room.as_ref().unwrap_or(&stage.client.room);
         Ok(Self {
             reader: Reader::new(&stage.client.server, room)?,
+            name: script.name.clone(),
             room: room.clone(),
             epoch: String::new(),
             position: 0,
@@ -336,6 +338,9 @@ impl Prelude {
     }
 
     /// Reads from the participant's newest JOIN on, or from now if it is not there, until it does what is awaited.
+    ///
+    /// What was before this script's own participant last came or went, an earlier run of it has read. If all were killed
+    /// and begin anew, the others may still seem to be there, and what they said then is not to be taken for today's.
     async fn look_for(&mut self, wanted: &Await, seen: &mut Seen) -> Result<(), Interrupted> {
         let from = wanted.from.as_deref().unwrap_or_default();
         let newest = self.newest_of(from).await?;
@@ -367,10 +372,12 @@ impl Prelude {
         }
     }
 
-    /// Whether `name` is in the room, and the sequence before its JOIN; or else the room's last sequence.
+    /// Whether `name` is in the room, and the sequence before its JOIN, or of the last coming or going of this participant
+    /// itself; or else the room's last sequence.
     async fn newest_of(&mut self, name: &str) -> Result<Newest, Interrupted> {
         let mut before = END;
         let mut head = None;
+        let mut own = 0;
         loop {
             let page = self.reader.before(before, PAGE).await?;
             self.is_there().await;
@@ -380,15 +387,18 @@ impl Prelude {
             }
             let last = page.events.last().map_or(0, |event| event.sequence);
             let head = *head.get_or_insert(last);
-            let coming_or_going = page
-                .events
-                .iter()
-                .rfind(|event| event.sender_name == name && event.r#type() != EventType::Message);
-            match coming_or_going {
+            let coming_or_going = |name: &str| {
+                let its = |event: &&ServerMessage| {
+                    event.sender_name == name && event.r#type() != EventType::Message
+                };
+                page.events.iter().rfind(its)
+            };
+            own = own.max(coming_or_going(&self.name).map_or(0, |event| event.sequence));
+            match coming_or_going(name) {
                 Some(event) if event.r#type() == EventType::Join => {
                     return Ok(Newest {
                         present: true,
-                        after: event.sequence - 1,
+                        after: own.max(event.sequence - 1),
                     });
                 }
                 None if page.more => {

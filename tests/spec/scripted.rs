@@ -251,6 +251,33 @@ async fn an_await_before_join_does_not_count_what_was_said_by_one_who_has_left()
 }
 
 #[tokio::test]
+async fn an_await_before_join_does_not_count_what_an_earlier_run_of_the_script_was_there_for() {
+    let server = server::start().await;
+    let mut alex = join(&server.url(), "Alex").await;
+    alex.says("in the earlier run").await;
+    reads(&mut alex, "in the earlier run").await;
+    let aske = join(&server.url(), "Aske").await;
+    aske.crash();
+    while alex.event().await.message.r#type() != EventType::Leave {}
+
+    let played = play_text(
+        &server,
+        r#"
+        name = "Aske"
+        steps = [{ await = { from = "Alex", text = "in the earlier run", within = "300ms" } }, "join"]
+        "#,
+    )
+    .await;
+
+    assert_eq!(played.code, 1, "{}", played.stdout);
+    assert!(
+        played.stderr.contains("read instead: nothing"),
+        "{}",
+        played.stderr
+    );
+}
+
+#[tokio::test]
 async fn an_await_after_join_counts_only_what_follows_the_own_join() {
     let server = server::start().await;
     let mut alex = join(&server.url(), "Alex").await;
