@@ -291,7 +291,7 @@ impl Prelude {
         let room = script.room.as_ref().unwrap_or(&stage.client.room);
         Ok(Self {
             reader: Reader::new(&stage.client.server, room)?,
-            name: script.name.clone(),
+            name: script.name().to_owned(),
             room: room.clone(),
             epoch: String::new(),
             position: 0,
