@@ -14,6 +14,8 @@
 mod attached;
 #[path = "compose/readme.rs"]
 mod readme;
+#[path = "compose/restarted.rs"]
+mod restarted;
 #[path = "compose/system.rs"]
 mod system;
 #[path = "compose/traces.rs"]
@@ -80,8 +82,16 @@ async fn deploy_up_brings_up_a_system_that_keeps_its_promises() {
     );
     user_at_the_terminal().await;
 
+    rule(
+        "when the server is killed and started again, everybody goes on by themselves, in one unbroken history",
+    );
+    restarted::everybody_goes_on(&system).await;
+
     rule("a second deploy/up is quick, and plays the session again");
     second_time_is_quick(&system).await;
+
+    rule("the history lasts as long as its volume, and who is outside is told of a new one");
+    restarted::history_lasts_as_long_as_its_volume(&system).await;
 
     rule("a stopped server tells everybody and exits with 0");
     server_stops_cleanly(&system).await;

@@ -45,7 +45,7 @@ impl Attached {
         let trying = async {
             loop {
                 let mut attached = Self::attach();
-                if attached.reads(text).await {
+                if attached.reads(text, 1).await {
                     return attached;
                 }
             }
@@ -60,14 +60,24 @@ impl Attached {
 
     /// Reads until `text` stands on the screen.
     pub async fn sees(&mut self, text: &str) {
-        let seen = timeout(PATIENCE, self.reads(text)).await;
+        self.sees_times(text, 1).await;
+    }
+
+    /// Reads until `text` stands on the screen so many times.
+    pub async fn sees_times(&mut self, text: &str, times: usize) {
+        let seen = timeout(PATIENCE, self.reads(text, times)).await;
         let screen = self.screen.screen().contents();
         assert_eq!(seen, Ok(true), "{text:?} is not on the screen:\n{screen}");
     }
 
-    /// The same; false if docker ends first.
-    async fn reads(&mut self, text: &str) -> bool {
-        while !self.screen.screen().contents().contains(text) {
+    /// How often `text` stands on the screen.
+    pub fn count(&self, text: &str) -> usize {
+        self.screen.screen().contents().matches(text).count()
+    }
+
+    /// As [`Self::sees_times`]; false if docker ends first.
+    async fn reads(&mut self, text: &str, times: usize) -> bool {
+        while self.count(text) < times {
             if !self.read().await {
                 return false;
             }
