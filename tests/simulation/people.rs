@@ -116,6 +116,7 @@ pub async fn person(
             session,
             said: 0,
             leaving: false,
+            at_last: false,
         };
         visit.go_on(closing.clone()).await?;
         sleep(PAUSE.mul_f64(rand::random())).await;
@@ -156,6 +157,8 @@ struct Visit {
     /// How many texts were said.
     said: usize,
     leaving: bool,
+    /// It leaves when nothing strikes any more.
+    at_last: bool,
 }
 
 impl Visit {
@@ -167,7 +170,10 @@ impl Visit {
                     update => self.hears(update),
                 },
                 () = sleep(PAUSE.mul_f64(rand::random())), if !self.leaving => self.speaks().await,
-                _ = closing.wait_for(|closing| *closing), if !self.leaving => self.leaves(),
+                _ = closing.wait_for(|closing| *closing), if !self.leaving => {
+                    self.at_last = true;
+                    self.leaves();
+                }
             }
         }
     }
@@ -261,9 +267,9 @@ impl Visit {
     fn ended(self, ending: Ending) -> turmoil::Result {
         match ending {
             Ending::Left => self.page.end(End::Left),
-            Ending::Abandoned { .. } => {}
-            Ending::Crashed | Ending::Refused(_) => {
-                return Err(format!("{} was sent away: {ending:?}", self.client).into());
+            Ending::Abandoned { .. } if !self.at_last => {}
+            Ending::Abandoned { .. } | Ending::Crashed | Ending::Refused(_) => {
+                return Err(format!("{} did not leave: {ending:?}", self.client).into());
             }
         }
         Ok(())

@@ -28,7 +28,11 @@ use crate::{
 /// How long faults strike, in simulated time.
 const STORM: Duration = Duration::from_secs(60);
 
-/// How long it may take, once nothing strikes any more, until everybody has come back, said the rest and left.
+/// How long the talk goes on when nothing strikes any more: enough for everybody to notice that its connection is dead, to
+/// come back and to have everything answered, so that who leaves then leaves in good order.
+const LULL: Duration = Duration::from_secs(30);
+
+/// How long it may take after that until everybody has said the rest and left, and every departure is announced.
 const CALM: Duration = Duration::from_secs(120);
 
 /// The step of simulated time.
@@ -79,6 +83,9 @@ impl Scenario {
             step(&mut sim);
         }
         weather.clear(&mut sim);
+        while sim.elapsed() < STORM + LULL {
+            step(&mut sim);
+        }
         closing.send_replace(true);
         let deadline = sim.elapsed() + CALM;
         while self.guests().any(|name| sim.is_host_running(name)) {
