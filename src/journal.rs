@@ -99,6 +99,25 @@ pub enum Range {
     Before(u64),
 }
 
+/// What a page may hold at most; one event at least, however long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Events.
+    pub events: usize,
+    /// Bytes of frames.
+    pub bytes: usize,
+}
+
+impl From<usize> for Limit {
+    /// So many events, and no more than `PAGE_BYTES_MAX`.
+    fn from(events: usize) -> Self {
+        Self {
+            events,
+            bytes: PAGE_BYTES_MAX,
+        }
+    }
+}
+
 /// A part of a room's history, ascending.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
@@ -198,12 +217,18 @@ impl Journal {
         }
     }
 
-    /// Reads at most `limit` events of `room`. A room without history is empty.
+    /// Reads a page of `room`, of so many events or of a [`Limit`]. A room without history is empty.
     ///
     /// # Errors
     ///
     /// [`Fault::Failed`]; [`Fault::Damaged`] if what is stored is not what was written.
-    pub async fn read(&self, room: &str, range: Range, limit: usize) -> Result<Page, Fault> {
+    pub async fn read(
+        &self,
+        room: &str,
+        range: Range,
+        limit: impl Into<Limit>,
+    ) -> Result<Page, Fault> {
+        let limit = limit.into();
         match &self.0 {
             Form::Memory(reader) => Ok(reader.read(room, range, limit)),
             Form::Sqlite(readers) => readers.read(room, range, limit).await,
@@ -231,12 +256,12 @@ impl Range {
         matches!(self, Self::Before(_))
     }
 
-    /// The page of a room that keeps `first` to `head`, with at most `limit` events, which `next` gives one after the
-    /// other in the direction of reading.
+    /// The page of a room that keeps `first` to `head`, of the events that `next` gives one after the other in the
+    /// direction of reading.
     fn page<E>(
         self,
         (first, head): (u64, u64),
-        limit: usize,
+        limit: Limit,
         mut next: impl FnMut(u64) -> Result<Frame, E>,
     ) -> Result<Page, E> {
         let (from, until) = self.within(first, head);
@@ -276,10 +301,10 @@ struct Space {
 }
 
 impl Space {
-    fn of_page(limit: usize) -> Self {
+    fn of_page(limit: Limit) -> Self {
         Self {
-            events: limit,
-            bytes: PAGE_BYTES_MAX,
+            events: limit.events,
+            bytes: limit.bytes,
             is_empty: true,
         }
     }

@@ -247,7 +247,9 @@ impl Sequencer {
 
     fn fold(&mut self, submission: Submission, changed: &mut Changed) -> Result<Folded, Fault> {
         let room = submission.command.room.clone();
-        if let Some(after) = self.service.forgotten(&room) {
+        if submission.command.action.may_be_retry()
+            && let Some(after) = self.service.forgotten(&room)
+        {
             let past = self.writer.past(&room, after)?;
             self.service.recall(&room, past);
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Batch, Dropped, Entry, Extent, Page, Range};
+use super::{Batch, Dropped, Entry, Extent, Limit, Page, Range};
 use crate::wire::Frame;
 
 /// What an event costs beside its frame, in bytes: its place in two queues and the frame's own header, estimated.
@@ -67,7 +67,7 @@ impl Memory {
         logs.drop_oldest()
     }
 
-    pub(super) fn read(&self, room: &str, range: Range, limit: usize) -> Page {
+    pub(super) fn read(&self, room: &str, range: Range, limit: Limit) -> Page {
         let logs = self.lock();
         let Some(log) = logs.rooms.get(room) else {
             return Page::default();
@@ -143,7 +143,7 @@ impl Logs {
 }
 
 impl Log {
-    fn read(&self, range: Range, limit: usize) -> Page {
+    fn read(&self, range: Range, limit: Limit) -> Page {
         let head = self.first + self.frames.len() as u64 - 1;
         let page = range.page((self.first, head), limit, |sequence| {
             Ok::<_, Infallible>(self.frames[self.index(sequence)].clone())
@@ -160,6 +160,10 @@ impl Log {
 mod tests {
     use super::*;
     use crate::{journal::PAGE_BYTES_MAX, wire::v1::ServerMessage};
+
+    fn read(journal: &Memory, room: &str, range: Range, limit: usize) -> Page {
+        journal.read(room, range, limit.into())
+    }
 
     fn append(journal: &Memory, entries: Vec<Entry>) -> Vec<Dropped> {
         journal.store(Batch {
@@ -194,7 +198,7 @@ mod tests {
     #[test]
     fn a_range_is_read_forwards() {
         let journal = ten_events();
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: 3,
@@ -203,7 +207,7 @@ mod tests {
             100,
         );
         assert_eq!((sequences(&page), page.more), (vec![4, 5, 6, 7], false));
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: 0,
@@ -212,7 +216,7 @@ mod tests {
             3,
         );
         assert_eq!((sequences(&page), page.more), (vec![1, 2, 3], true));
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: 10,
@@ -221,7 +225,7 @@ mod tests {
             3,
         );
         assert_eq!((sequences(&page), page.more), (vec![], false));
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: u64::MAX,
@@ -235,11 +239,11 @@ mod tests {
     #[test]
     fn a_range_is_read_backwards() {
         let journal = ten_events();
-        let page = journal.read("lobby", Range::Before(8), 3);
+        let page = read(&journal, "lobby", Range::Before(8), 3);
         assert_eq!((sequences(&page), page.more), (vec![5, 6, 7], true));
-        let page = journal.read("lobby", Range::Before(3), 3);
+        let page = read(&journal, "lobby", Range::Before(3), 3);
         assert_eq!((sequences(&page), page.more), (vec![1, 2], false));
-        let page = journal.read("lobby", Range::Before(u64::MAX), 1);
+        let page = read(&journal, "lobby", Range::Before(u64::MAX), 1);
         assert_eq!((sequences(&page), page.more), (vec![10], true));
     }
 
@@ -254,7 +258,7 @@ mod tests {
         };
         let journal = Memory::new(1 << 30);
         assert!(append(&journal, (1..=5).map(large).collect()).is_empty());
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: 0,
@@ -263,7 +267,7 @@ mod tests {
             100,
         );
         assert_eq!((sequences(&page), page.more), (vec![1, 2], true));
-        let page = journal.read("lobby", Range::Before(6), 100);
+        let page = read(&journal, "lobby", Range::Before(6), 100);
         assert_eq!((sequences(&page), page.more), (vec![4, 5], true));
         let huge = Entry {
             frame: Frame::of(&ServerMessage {
@@ -273,7 +277,7 @@ mod tests {
             ..entry("lobby", 6)
         };
         assert!(append(&journal, vec![huge]).is_empty());
-        let page = journal.read(
+        let page = read(&journal, 
             "lobby",
             Range::After {
                 after: 5,
@@ -286,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_room_without_history_is_empty() {
-        let page = ten_events().read("elsewhere", Range::Before(8), 3);
+        let page = read(&ten_events(), "elsewhere", Range::Before(8), 3);
         assert!(page.events.is_empty() && !page.more);
     }
 
@@ -298,7 +302,7 @@ mod tests {
         let dropped = append(&journal, vec![entry("b", 2), entry("b", 3), entry("b", 4)]);
         let told: Vec<_> = dropped.iter().map(|d| (&*d.room, d.first)).collect();
         assert_eq!(told, [("a", 2), ("b", 2)]);
-        let page = journal.read(
+        let page = read(&journal, 
             "b",
             Range::After {
                 after: 0,

@@ -141,24 +141,35 @@ impl Place {
 
     /// The database must be as long as it says. SQLite finds out that it is shorter only when it comes to a page that
     /// is missing, and that it is longer never: it would write over what is beyond.
+    ///
+    /// Cannot be told while another program reads the database, and so keeps pages in the write-ahead log.
     fn check_length(&self, connection: &Connection) -> Result<(), Fault> {
         let doing = "measure the database";
-        // With the write-ahead log brought in, all pages are in the one file.
         let pragma =
             |name: &str| connection.pragma_query_value(None, name, |row| row::unsigned(row, 0));
+        if !self.empty_log(connection)? {
+            tracing::warn!("{DATABASE} is in use by another program, a backup for instance: its length is not checked");
+            return Ok(());
+        }
+        let expected = pragma("page_count")
+            .and_then(|pages| Ok(pages * pragma("page_size")?))
+            .map_err(|error| self.fault(doing, error))?;
+        let found = fs::metadata(self.database())
+            .map_err(|error| self.failed(doing, error))?
+            .len();
+        if found != expected {
+            return Err(self.damaged(format!("{DATABASE} has {found} bytes of {expected}")));
+        }
+        Ok(())
+    }
+
+    /// Brings the write-ahead log into the database, so that all pages are in the one file. False if another program
+    /// reads an older state of it.
+    fn empty_log(&self, connection: &Connection) -> Result<bool, Fault> {
         connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .and_then(|()| Ok(pragma("page_count")? * pragma("page_size")?))
-            .map_err(|error| self.fault(doing, error))
-            .and_then(|expected| {
-                let found = fs::metadata(self.database())
-                    .map_err(|error| self.failed(doing, error))?
-                    .len();
-                if found != expected {
-                    return Err(self.damaged(format!("{DATABASE} has {found} bytes of {expected}")));
-                }
-                Ok(())
-            })
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map(|busy: bool| !busy)
+            .map_err(|error| self.fault("bring the write-ahead log into the database", error))
     }
 
     fn damaged(&self, what: impl Into<String>) -> Fault {

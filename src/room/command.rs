@@ -69,6 +69,17 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it is compared with what the room remembers of its past: a message that may be a retry.
+    #[must_use]
+    pub fn may_be_retry(&self) -> bool {
+        match self {
+            Self::Say { message_id, .. } | Self::Post { message_id, .. } => !message_id.is_empty(),
+            Self::Join(_) | Self::Refuse { .. } | Self::Leave { .. } | Self::Trim { .. } => false,
+        }
+    }
+}
+
 /// A request to take part.
 #[derive(Debug, Clone)]
 pub struct Join {

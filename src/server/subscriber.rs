@@ -21,8 +21,16 @@ use crate::{
     feed::{Read, Reader},
     journal::{self, Journal, Page, Range},
     order::Order,
-    room::PAGE_EVENTS_MAX,
     wire::{Frame, notice, v1::NoticeCode},
+};
+
+/// What a subscriber that is behind the feed reads of the journal at once.
+///
+/// It holds that until its client takes it. So small that many who read slowly, or not at all, do not fill the memory:
+/// with h2's own buffer one costs half a megabyte at the worst.
+const CATCH_UP: journal::Limit = journal::Limit {
+    events: 256,
+    bytes: 64 * 1024,
 };
 
 /// What a subscriber's body reads from.
@@ -39,7 +47,7 @@ impl Sources {
             after,
             before: until.saturating_add(1),
         };
-        Box::pin(async move { journal.read(&room, range, PAGE_EVENTS_MAX).await })
+        Box::pin(async move { journal.read(&room, range, CATCH_UP).await })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{Place, row};
 use crate::{
-    journal::{Fault, Page, Range},
+    journal::{Fault, Limit, Page, Range},
     wire::Frame,
 };
 
@@ -52,7 +52,7 @@ impl Readers {
         &self,
         room: &str,
         range: Range,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Page, Fault> {
         let turn = Arc::clone(&self.turns)
             .acquire_owned()
@@ -109,7 +109,7 @@ pub(super) fn page(
     connection: &mut Connection,
     room: &str,
     range: Range,
-    limit: usize,
+    limit: Limit,
 ) -> Result<Page, Fault> {
     let fault = |error| place.fault(READING, error);
     let snapshot = connection.transaction().map_err(fault)?;

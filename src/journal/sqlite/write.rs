@@ -144,7 +144,7 @@ impl Writer {
                 &mut self.connection,
                 room,
                 range,
-                PAGE_EVENTS_MAX,
+                PAGE_EVENTS_MAX.into(),
             )?;
             for (sequence, frame) in &page.events {
                 let event = frame.decode().map_err(|error| {
@@ -165,9 +165,12 @@ impl Writer {
     pub(in super::super) fn close(self) -> Result<(), Fault> {
         let doing = "close the database";
         self.readers.close();
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(|error| self.place.fault(doing, error))?;
+        if !self.place.empty_log(&self.connection)? {
+            tracing::warn!(
+                "another program reads {}: a copy of it needs its -wal as well",
+                super::DATABASE
+            );
+        }
         self.connection
             .close()
             .map_err(|(_, error)| self.place.fault(doing, error))
