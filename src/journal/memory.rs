@@ -320,6 +320,7 @@ mod tests {
                     room: "a".into(),
                     head: sequence,
                     first: sequence,
+                    oldest: sequence,
                 }],
                 ..Batch::default()
             });

@@ -352,6 +352,7 @@ async fn go_on(directory: &Path) -> Result<Stored, Fault> {
                 room: name,
                 head: room.head + 30,
                 first: room.first + 10,
+                oldest: room.first + 5,
             }],
             members: gone.into_iter().collect(),
             clock: snapshot.clock + 30,
