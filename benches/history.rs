@@ -86,6 +86,7 @@ fn make_history(data: &Path, events: u64) -> anyhow::Result<()> {
                 room: room.clone(),
                 head: until,
                 first: 1,
+                oldest: 1,
             }],
             clock: i64::try_from(until)?,
             ..Batch::default()

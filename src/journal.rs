@@ -74,7 +74,7 @@ pub struct Entry {
     pub frame: Frame,
 }
 
-/// Which events a room keeps: those from `first` to `head`.
+/// What a room keeps: the events from `first` to `head`, and of those from `oldest` on the message ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// The room.
@@ -83,6 +83,8 @@ pub struct Extent {
     pub head: u64,
     /// The oldest sequence that can be read.
     pub first: u64,
+    /// The oldest sequence of which anything is kept: of what is older than `first`, what recognizes a retry.
+    pub oldest: u64,
 }
 
 /// Which part of a room's history to read.
@@ -183,7 +185,8 @@ impl Writer {
         }
     }
 
-    /// Reads the messages of `room` after the sequence `after`, for the rules to recognize retries of them.
+    /// Reads what is kept of the messages of `room` after the sequence `after`, for the rules to recognize retries of
+    /// them.
     ///
     /// # Errors
     ///

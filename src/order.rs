@@ -305,7 +305,13 @@ impl Sequencer {
     fn batch(&self, entries: Vec<Entry>, changed: Changed) -> Batch {
         let rooms = changed.rooms.into_iter().map(|room| {
             let (first, head) = self.service.extent(&room);
-            Extent { room, head, first }
+            let oldest = self.service.oldest(&room);
+            Extent {
+                room,
+                head,
+                first,
+                oldest,
+            }
         });
         let members = changed.members.into_iter().map(|(room, id)| {
             let member = self.service.member(&room, id).cloned();

@@ -55,6 +55,8 @@ struct Room {
     head: u64,
     /// The oldest sequence that can still be read.
     first: u64,
+    /// The oldest sequence of which anything is kept: the message id at least, as long as it is remembered.
+    oldest: u64,
     recent: Recent,
 }
 
@@ -198,6 +200,7 @@ impl Room {
             sessions: BTreeMap::new(),
             head: 0,
             first: 1,
+            oldest: 1,
             recent: Recent::default(),
         }
     }
@@ -211,6 +214,12 @@ impl Room {
             let oldest = (self.head + 1).saturating_sub(kept);
             self.first = self.first.max(oldest.min(self.first + TRIMMED_PER_EVENT));
         }
+    }
+
+    /// Lets go of what is neither to be read nor needed to recognize a retry of one of the last `remembered` events.
+    fn let_go(&mut self, remembered: u64) {
+        let needed = (self.head + 1).saturating_sub(remembered);
+        self.oldest = self.oldest.max(needed.min(self.first));
     }
 
     /// Takes in a participant whose id and name are free.

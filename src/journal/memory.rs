@@ -324,6 +324,7 @@ mod tests {
                     room: "a".into(),
                     head: sequence,
                     first: sequence,
+                    oldest: sequence,
                 }],
                 ..Batch::default()
             });

@@ -26,7 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 pub(super) use self::{read::Readers, write::Writer};
 use self::{row::Service, witness::Witness};
 use super::{Fault, fault::Cause};
-use crate::room::Snapshot;
+use crate::room::{Snapshot, text::is_deceptive};
 
 /// The database, in the data directory. SQLite puts `-wal` and `-shm` beside it.
 const DATABASE: &str = "chitchat.db";
@@ -212,11 +212,18 @@ impl Place {
             _ => false,
         };
         if is_damage {
-            self.damaged(error.to_string())
+            self.damaged(harmless(&error.to_string()))
         } else {
             self.failed(doing, error)
         }
     }
+}
+
+/// SQLite's words on one line: they may quote what is in the file, and nobody's terminal shall obey that.
+fn harmless(words: &str) -> String {
+    let shown = |c| if is_deceptive(c) { '\u{FFFD}' } else { c };
+    let words: Vec<_> = words.split_whitespace().collect();
+    words.join(" ").chars().map(shown).collect()
 }
 
 /// What the service's row is to be when a history begins.

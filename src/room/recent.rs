@@ -15,7 +15,7 @@ pub(super) struct Recent {
 }
 
 /// The first result of a message id.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct First {
     pub(super) content: Digest,
     pub(super) timestamp: i64,

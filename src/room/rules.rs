@@ -328,6 +328,7 @@ impl Step<'_> {
     fn trim(&mut self, first: u64) -> Outcome {
         if let Some(room) = self.service.rooms.get_mut(&self.room) {
             room.first = first.clamp(room.first, room.head + 1);
+            room.let_go(self.service.limits.dedup_events as u64);
         }
         Outcome::void()
     }
@@ -432,6 +433,7 @@ impl Step<'_> {
         room.recent
             .forget_before((room.head + 1).saturating_sub(window));
         room.keep(kept);
+        room.let_go(window);
         Event {
             sequence: room.head,
             timestamp,

@@ -31,12 +31,17 @@ pub struct RoomSnapshot {
     pub head: u64,
     /// The oldest sequence that can be read.
     pub first: u64,
+    /// The oldest sequence of which anything is kept: its message id at least.
+    pub oldest: u64,
     /// Who is in it.
     pub members: Vec<Member>,
 }
 
+/// The length of [`Past::to_bytes`]: two digests and a logical time.
+const PAST_BYTES: usize = 16 + 16 + 8;
+
 /// A message of the past, by which a retry of it is recognized.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
     key: Digest,
     first: First,
@@ -51,6 +56,38 @@ impl Past {
             first: First {
                 content: rules::content(sender, text),
                 timestamp,
+                sequence,
+            },
+        }
+    }
+}
+
+impl Past {
+    /// What is kept of the message when its event is not any more: digests, which tell nothing of what was said.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; PAST_BYTES] {
+        let mut bytes = [0; PAST_BYTES];
+        bytes[..16].copy_from_slice(&self.key.0);
+        bytes[16..32].copy_from_slice(&self.first.content.0);
+        bytes[32..].copy_from_slice(&self.first.timestamp.to_le_bytes());
+        bytes
+    }
+
+    /// The message at `sequence` again.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; PAST_BYTES], sequence: u64) -> Self {
+        let digest = |from| {
+            let mut digest = [0; 16];
+            digest.copy_from_slice(&bytes[from..from + 16]);
+            Digest(digest)
+        };
+        let mut timestamp = [0; 8];
+        timestamp.copy_from_slice(&bytes[32..]);
+        Self {
+            key: digest(0),
+            first: First {
+                content: digest(16),
+                timestamp: i64::from_le_bytes(timestamp),
                 sequence,
             },
         }
@@ -81,6 +118,7 @@ impl Service {
             let mut room = Room {
                 head: kept.head,
                 first: kept.first,
+                oldest: kept.oldest,
                 recent: Recent::forgotten(),
                 ..Room::new()
             };
@@ -104,7 +142,7 @@ impl Service {
     pub fn forgotten(&self, room: &str) -> Option<u64> {
         let room = self.rooms.get(room)?;
         let window = self.limits.dedup_events as u64;
-        let after = room.head.saturating_sub(window).max(room.first - 1);
+        let after = room.head.saturating_sub(window).max(room.oldest - 1);
         room.recent.is_forgotten().then_some(after)
     }
 
@@ -117,6 +155,12 @@ impl Service {
         for Past { key, first } in past {
             room.recent.remember(key, first);
         }
+    }
+
+    /// The oldest sequence of `room` of which anything is kept.
+    #[must_use]
+    pub fn oldest(&self, room: &str) -> u64 {
+        self.rooms.get(room).map_or(1, |room| room.oldest)
     }
 
     /// How many incarnations were given out so far.

@@ -152,7 +152,9 @@ fn assert_told(name: &str, finished: &Finished, directory: &Path, code: i32) {
     assert_eq!(finished.code, code, "{name}: {finished:?}");
     let last = finished.stderr.lines().last().unwrap_or_default();
     assert!(
-        last.starts_with("chitchat: ") && last.contains(&*directory.to_string_lossy()),
+        last.starts_with("chitchat: ")
+            && last.contains(&*directory.to_string_lossy())
+            && !last.contains(char::is_control),
         "{name}: {finished:?}"
     );
 }
@@ -350,6 +352,7 @@ async fn go_on(directory: &Path) -> Result<Stored, Fault> {
                 room: name,
                 head: room.head + 30,
                 first: room.first + 10,
+                oldest: room.first + 5,
             }],
             members: gone.into_iter().collect(),
             clock: snapshot.clock + 30,
@@ -474,6 +477,11 @@ async fn rows_that_somebody_has_changed_are_told() {
         case("the service's row removed", "DELETE FROM service"),
         case("a table removed", "DROP TABLE member"),
         case("a table added", "CREATE TABLE more (x)"),
+        case(
+            "a table described with what a terminal obeys",
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, 'session', char(10, 27)) WHERE name = 'member'",
+        ),
     ];
     let all = cases.len();
 

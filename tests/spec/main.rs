@@ -41,6 +41,9 @@ mod durable;
 /// A room keeps as much as the settings say; what falls out is told, and never leaves a gap that is not.
 mod retention;
 
+/// The journal does what a list would, however the process ends in between.
+mod journal;
+
 /// Damage to the history is told: it is never served, and never taken for a history that begins.
 mod damage;
 

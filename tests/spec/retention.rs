@@ -1,17 +1,18 @@
 //! A room keeps as many events as the settings say, for as long as they say; in memory and on disk alike. What falls
 //! out moves the first sequence that can be read, visibly, and whoever needed it is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chitchat::wire::v1::{
     EventType, JoinMsgLeave, Resume, SendMessageResponse, ServerMessage, WatchRequest,
 };
+use rusqlite::Connection;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::{Code, Streaming};
 
 use crate::support::{
-    directory::PATIENT,
+    directory::{DATABASE, PATIENT},
     raw::{CHAT, Raw, join, reason, resume, said, sequences, welcome},
     server_process::ServerProcess,
     within,
@@ -250,4 +251,46 @@ async fn sequences_and_time_go_on_after_a_restart_though_every_event_is_gone() {
         assert_eq!((next.sequence, next.timestamp), (6, last.timestamp + 1));
         assert_eq!(extent(&server).await, (6, 6));
     }
+}
+
+#[tokio::test]
+async fn a_message_id_is_known_though_its_event_is_too_old_to_be_kept_after_a_restart_too() {
+    let settings = [
+        A_SECOND.as_slice(),
+        &[("CHITCHAT_LIMITS__DEDUP_EVENTS", "5")],
+    ]
+    .concat();
+    for ending in [Signal::TERM, Signal::KILL] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = ServerProcess::with(directory.path(), &settings).await;
+        let first = post(&server, "kept", "id").await;
+        fill(&server, 2).await;
+        server.logs("the history of lobby begins with 4").await;
+        let again = post(&server, "kept", "id").await;
+        assert!(again.duplicate && again.sequence == first.sequence);
+        server.end(ending).await;
+        assert_eq!(stored_bytes(directory.path()), [40, 0, 0], "digests alone");
+
+        let server = ServerProcess::with(directory.path(), &settings).await;
+        let again = post(&server, "kept", "id").await;
+        assert!(again.duplicate && again.timestamp == first.timestamp);
+        fill(&server, 2).await;
+        server.end(ending).await;
+
+        // The last five events are 2 to 6 once there is one more.
+        let server = ServerProcess::with(directory.path(), &settings).await;
+        assert!(post(&server, "kept", "id").await.duplicate);
+        fill(&server, 1).await;
+        assert!(!post(&server, "kept", "id").await.duplicate);
+    }
+}
+
+/// How much is stored in the place of each event.
+fn stored_bytes(directory: &Path) -> Vec<u32> {
+    let database = Connection::open(directory.join(DATABASE)).unwrap();
+    let mut rows = database
+        .prepare("SELECT length(message) FROM event ORDER BY sequence")
+        .unwrap();
+    let lengths = rows.query_map((), |row| row.get(0)).unwrap();
+    lengths.collect::<Result<_, _>>().unwrap()
 }

@@ -116,41 +116,69 @@ pub(super) fn page(
     let Some(extent) = row::extent(&snapshot, room).map_err(fault)? else {
         return Ok(Page::default());
     };
+    let extent = (extent.first, extent.head);
     let (from, until) = range.within(extent.0, extent.1);
     let mut statement = snapshot
         .prepare_cached(if range.is_backwards() {
             "SELECT room, sequence, message, checksum FROM event
              WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence DESC"
         } else {
-            "SELECT room, sequence, message, checksum FROM event
-             WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence"
+            ASCENDING
         })
         .map_err(fault)?;
     let mut rows = statement
         .query(params![room, row::signed(from), row::signed(until)])
         .map_err(fault)?;
     range.page(extent, limit, |sequence| {
-        let found = rows.next().map_err(fault)?;
-        found
-            .and_then(|row| whole_event(row, room, sequence))
-            .ok_or_else(|| {
-                place.damaged(format!(
-                    "event {sequence} of room {room:?} is missing or is not what was written"
-                ))
-            })
+        let row = rows.next().map_err(fault)?;
+        let message = whole(place, row, room, sequence)?;
+        Ok(Frame::of_encoded(message))
     })
 }
 
-/// The event in a row; none if it is another one, or not what was written.
-fn whole_event(row: &rusqlite::Row<'_>, room: &str, sequence: u64) -> Option<Frame> {
-    // As it stands there, though only rows of this room were asked for: in a tree that is not in order others come too.
-    let found = (
-        row.get_ref(0).ok()?.as_str().ok()?,
-        row::unsigned(row, 1).ok()?,
-    );
-    let message = row.get_ref(2).ok()?.as_blob().ok()?;
-    let checksum: u32 = row.get(3).ok()?;
-    let is_whole =
-        found == (room, sequence) && checksum == row::event_checksum(room, sequence, message);
-    is_whole.then(|| Frame::of_encoded(message))
+const ASCENDING: &str = "SELECT room, sequence, message, checksum FROM event
+             WHERE room = ?1 AND sequence >= ?2 AND sequence < ?3 ORDER BY sequence";
+
+/// What is stored in each row of `room` from one sequence up to, not including, another.
+pub(super) fn stored(
+    place: &Place,
+    connection: &Connection,
+    room: &str,
+    sequences: std::ops::Range<u64>,
+) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
+    let fault = |error| place.fault(READING, error);
+    let mut statement = connection.prepare_cached(ASCENDING).map_err(fault)?;
+    let (from, until) = (row::signed(sequences.start), row::signed(sequences.end));
+    let mut rows = statement.query(params![room, from, until]).map_err(fault)?;
+    let next = |sequence| {
+        let row = rows.next().map_err(fault)?;
+        Ok((sequence, whole(place, row, room, sequence)?.to_vec()))
+    };
+    sequences.map(next).collect()
+}
+
+/// What is stored in a row, if that is the one of `sequence`, and as it was written.
+fn whole<'a>(
+    place: &Place,
+    row: Option<&'a rusqlite::Row<'_>>,
+    room: &str,
+    sequence: u64,
+) -> Result<&'a [u8], Fault> {
+    let whole = row.and_then(|row| {
+        // As it stands there, though only rows of this room were asked for: in a tree that is not in order others come.
+        let found = (
+            row.get_ref(0).ok()?.as_str().ok()?,
+            row::unsigned(row, 1).ok()?,
+        );
+        let message = row.get_ref(2).ok()?.as_blob().ok()?;
+        let checksum: u32 = row.get(3).ok()?;
+        let is_whole =
+            found == (room, sequence) && checksum == row::event_checksum(room, sequence, message);
+        is_whole.then_some(message)
+    });
+    whole.ok_or_else(|| {
+        place.damaged(format!(
+            "event {sequence} of room {room:?} is missing or is not what was written"
+        ))
+    })
 }

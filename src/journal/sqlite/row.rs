@@ -134,7 +134,7 @@ impl Service {
 /// In alphabetical order; or the name of one that is not what was written.
 fn load_rooms(connection: &Connection) -> rusqlite::Result<Result<Vec<RoomSnapshot>, String>> {
     let mut statement =
-        connection.prepare("SELECT name, head, first, checksum FROM room ORDER BY name")?;
+        connection.prepare("SELECT name, head, first, oldest, checksum FROM room ORDER BY name")?;
     let mut rows = statement.query([])?;
     let mut rooms = Vec::new();
     while let Some(row) = rows.next()? {
@@ -142,9 +142,10 @@ fn load_rooms(connection: &Connection) -> rusqlite::Result<Result<Vec<RoomSnapsh
             name: row.get(0)?,
             head: unsigned(row, 1)?,
             first: unsigned(row, 2)?,
+            oldest: unsigned(row, 3)?,
             members: Vec::new(),
         };
-        if row.get::<_, u32>(3)? != room_checksum(&room.name, room.head, room.first) {
+        if row.get::<_, u32>(4)? != room_checksum(&room.name, room.head, room.first, room.oldest) {
             return Ok(Err(room.name));
         }
         rooms.push(room);
@@ -181,20 +182,28 @@ fn load_members(connection: &Connection) -> rusqlite::Result<Result<Vec<(String,
 
 /// Writes the row of a room. Returns how many rows there are more now.
 pub(super) fn put_room(connection: &Connection, extent: &Extent) -> rusqlite::Result<u64> {
-    let Extent { room, head, first } = extent;
+    let Extent {
+        room,
+        head,
+        first,
+        oldest,
+    } = extent;
     let row = params![
         room,
         signed(*head),
         signed(*first),
-        room_checksum(room, *head, *first)
+        signed(*oldest),
+        room_checksum(room, *head, *first, *oldest)
     ];
     let updated = connection
-        .prepare_cached("UPDATE room SET head = ?2, first = ?3, checksum = ?4 WHERE name = ?1")?
+        .prepare_cached(
+            "UPDATE room SET head = ?2, first = ?3, oldest = ?4, checksum = ?5 WHERE name = ?1",
+        )?
         .execute(row)?;
     if updated == 0 {
         let inserted = connection
             .prepare_cached(
-                "INSERT INTO room (name, head, first, checksum) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO room (name, head, first, oldest, checksum) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(row)?;
         one_row(inserted)?;
@@ -205,18 +214,26 @@ pub(super) fn put_room(connection: &Connection, extent: &Extent) -> rusqlite::Re
 
 /// What `room` keeps; nothing of a room without history. A room that has one is found: [`load`] has seen that all rows
 /// are in order.
-pub(super) fn extent(connection: &Connection, room: &str) -> rusqlite::Result<Option<(u64, u64)>> {
-    let mut statement =
-        connection.prepare_cached("SELECT head, first, checksum FROM room WHERE name = ?1")?;
+pub(super) fn extent(connection: &Connection, room: &str) -> rusqlite::Result<Option<Extent>> {
+    let mut statement = connection
+        .prepare_cached("SELECT head, first, oldest, checksum FROM room WHERE name = ?1")?;
     let mut rows = statement.query([room])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let (head, first) = (unsigned(row, 0)?, unsigned(row, 1)?);
-    if row.get::<_, u32>(2)? != room_checksum(room, head, first) {
-        return Err(rusqlite::Error::IntegralValueOutOfRange(2, signed(head)));
+    let extent = Extent {
+        room: room.into(),
+        head: unsigned(row, 0)?,
+        first: unsigned(row, 1)?,
+        oldest: unsigned(row, 2)?,
+    };
+    if row.get::<_, u32>(3)? != room_checksum(room, extent.head, extent.first, extent.oldest) {
+        return Err(rusqlite::Error::IntegralValueOutOfRange(
+            3,
+            signed(extent.head),
+        ));
     }
-    Ok(Some((first, head)))
+    Ok(Some(extent))
 }
 
 /// Removes the row of a participant, if there is one. Returns how many were removed.
@@ -265,13 +282,31 @@ pub(super) fn insert_event(
     ])?)
 }
 
+/// Puts something else in an event's place.
+pub(super) fn update_event(
+    connection: &Connection,
+    room: &str,
+    sequence: u64,
+    kept: &[u8],
+) -> rusqlite::Result<()> {
+    let mut update = connection.prepare_cached(
+        "UPDATE event SET message = ?3, checksum = ?4 WHERE room = ?1 AND sequence = ?2",
+    )?;
+    insert_event(&mut update, room, sequence, kept)
+}
+
 /// The checksum of a row of `event`.
 pub(super) fn event_checksum(room: &str, sequence: u64, message: &[u8]) -> u32 {
     checksum(&[room.as_bytes(), &sequence.to_le_bytes(), message])
 }
 
-fn room_checksum(name: &str, head: u64, first: u64) -> u32 {
-    checksum(&[name.as_bytes(), &head.to_le_bytes(), &first.to_le_bytes()])
+fn room_checksum(name: &str, head: u64, first: u64, oldest: u64) -> u32 {
+    checksum(&[
+        name.as_bytes(),
+        &head.to_le_bytes(),
+        &first.to_le_bytes(),
+        &oldest.to_le_bytes(),
+    ])
 }
 
 fn member_checksum(room: &str, member: &Member) -> u32 {

@@ -155,6 +155,7 @@ fn make_tables(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             name     TEXT    NOT NULL PRIMARY KEY,
             head     INTEGER NOT NULL,
             first    INTEGER NOT NULL,
+            oldest   INTEGER NOT NULL,
             checksum INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
         CREATE TABLE member (
@@ -169,7 +170,8 @@ fn make_tables(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             checksum         INTEGER NOT NULL,
             PRIMARY KEY (room, id)
         ) STRICT, WITHOUT ROWID;
-        -- message: a chitchat.v1.ServerMessage, as everybody receives it.
+        -- message: a chitchat.v1.ServerMessage, as everybody receives it. Before the room's first event, down to the
+        -- oldest: nothing, or of a message with an id the 40 bytes that recognize a retry.
         CREATE TABLE event (
             room     TEXT    NOT NULL,
             sequence INTEGER NOT NULL,

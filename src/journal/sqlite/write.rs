@@ -1,6 +1,6 @@
 //! Writing the history: one batch is one transaction.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{
     Place,
@@ -9,9 +9,9 @@ use super::{
     witness::{self, Witness},
 };
 use crate::{
-    journal::{Batch, Fault, Range},
+    journal::{Batch, Extent, Fault, Range},
     room::{PAGE_EVENTS_MAX, Past},
-    wire,
+    wire::{self, Frame},
 };
 
 const STORING: &str = "store events";
@@ -80,7 +80,7 @@ impl Writer {
             Err(error) => {
                 // What has failed is not touched again, by closing it neither.
                 super::keep_log(&self.place, &self.connection, true)?;
-                return Err(self.place.fault(STORING, error));
+                return Err(error);
             }
         };
         self.witness
@@ -95,7 +95,8 @@ impl Writer {
             || !batch.rooms.is_empty()
     }
 
-    fn commit(&mut self, batch: &Batch) -> rusqlite::Result<Service> {
+    fn commit(&mut self, batch: &Batch) -> Result<Service, Fault> {
+        let fault = |error| self.place.fault(STORING, error);
         let mut service = Service {
             clock: batch.clock,
             incarnations: batch.incarnations,
@@ -104,39 +105,33 @@ impl Writer {
         };
         let transaction = self
             .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO event (room, sequence, message, checksum) VALUES (?1, ?2, ?3, ?4)",
-            )?;
-            for entry in &batch.entries {
-                let message = entry.frame.message();
-                row::insert_event(&mut insert, &entry.room, entry.sequence, message)?;
-            }
-            let mut trim = transaction
-                .prepare_cached("DELETE FROM event WHERE room = ?1 AND sequence < ?2")?;
-            for extent in &batch.rooms {
-                service.rooms += row::put_room(&transaction, extent)?;
-                if extent.first > 1 {
-                    trim.execute(params![extent.room, row::signed(extent.first)])?;
-                }
-            }
-            for (room, id, member) in &batch.members {
-                service.members -= row::remove_member(&transaction, room, *id)?;
-                if let Some(member) = member {
-                    row::insert_member(&transaction, room, member)?;
-                    service.members += 1;
-                }
-            }
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fault)?;
+        insert_events(&transaction, batch).map_err(fault)?;
+        for extent in batch.rooms.iter().filter(|extent| extent.first > 1) {
+            let_go(&self.place, &transaction, extent)?;
         }
-        service.update(&transaction)?;
-        transaction.commit()?;
+        write_state(&transaction, batch, &mut service)
+            .and_then(|()| transaction.commit())
+            .map_err(fault)?;
         Ok(service)
     }
 
     pub(in super::super) fn past(&mut self, room: &str, after: u64) -> Result<Vec<Past>, Fault> {
+        let extent = row::extent(&self.connection, room);
+        let Some(extent) = extent.map_err(|error| self.place.fault(STORING, error))? else {
+            return Ok(Vec::new());
+        };
         let mut past = Vec::new();
-        let mut after = after;
+        let known = extent.oldest.max(after.saturating_add(1))..extent.first;
+        for (sequence, kept) in read::stored(&self.place, &self.connection, room, known)? {
+            match kept.as_slice().try_into() {
+                Ok(bytes) => past.push(Past::from_bytes(bytes, sequence)),
+                Err(_) if kept.is_empty() => {}
+                Err(_) => return Err(self.no_event(room, sequence, "it is too old to be one")),
+            }
+        }
+        let mut after = after.max(extent.first - 1);
         loop {
             let range = Range::After { after, before: 0 };
             let page = read::page(
@@ -147,11 +142,9 @@ impl Writer {
                 PAGE_EVENTS_MAX.into(),
             )?;
             for (sequence, frame) in &page.events {
-                let event = frame.decode().map_err(|error| {
-                    self.place.damaged(format!(
-                        "event {sequence} of room {room:?} is no event: {error}"
-                    ))
-                })?;
+                let event = frame
+                    .decode()
+                    .map_err(|error| self.no_event(room, *sequence, &error.to_string()))?;
                 past.extend(wire::past(&event));
                 after = *sequence;
             }
@@ -159,6 +152,11 @@ impl Writer {
                 return Ok(past);
             }
         }
+    }
+
+    fn no_event(&self, room: &str, sequence: u64, why: &str) -> Fault {
+        let what = format!("event {sequence} of room {room:?} is no event: {why}");
+        self.place.damaged(what)
     }
 
     /// Brings everything into the one file, which is then a backup when it is copied.
@@ -175,4 +173,53 @@ impl Writer {
             .close()
             .map_err(|(_, error)| self.place.fault(doing, error))
     }
+}
+
+fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO event (room, sequence, message, checksum) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for entry in &batch.entries {
+        let message = entry.frame.message();
+        row::insert_event(&mut insert, &entry.room, entry.sequence, message)?;
+    }
+    Ok(())
+}
+
+/// Removes what is before the oldest, and between that and the first event all but what recognizes a retry.
+fn let_go(place: &Place, transaction: &Transaction<'_>, extent: &Extent) -> Result<(), Fault> {
+    let fault = |error| place.fault(STORING, error);
+    let room = &extent.room;
+    let before = row::extent(transaction, room).map_err(fault)?;
+    let from = before.map_or(1, |before| before.first).max(extent.oldest);
+    for (sequence, message) in read::stored(place, transaction, room, from..extent.first)? {
+        let event = Frame::of_encoded(&message).decode().ok();
+        let past = event.as_ref().and_then(wire::past);
+        let kept = past.map_or(Vec::new(), |past| past.to_bytes().to_vec());
+        row::update_event(transaction, room, sequence, &kept).map_err(fault)?;
+    }
+    transaction
+        .prepare_cached("DELETE FROM event WHERE room = ?1 AND sequence < ?2")
+        .and_then(|mut trim| trim.execute(params![room, row::signed(extent.oldest)]))
+        .map(drop)
+        .map_err(fault)
+}
+
+/// Everything but the events.
+fn write_state(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+    service: &mut Service,
+) -> rusqlite::Result<()> {
+    for extent in &batch.rooms {
+        service.rooms += row::put_room(transaction, extent)?;
+    }
+    for (room, id, member) in &batch.members {
+        service.members -= row::remove_member(transaction, room, *id)?;
+        if let Some(member) = member {
+            row::insert_member(transaction, room, member)?;
+            service.members += 1;
+        }
+    }
+    service.update(transaction)
 }
