@@ -198,7 +198,8 @@ mod tests {
     #[test]
     fn a_range_is_read_forwards() {
         let journal = ten_events();
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: 3,
@@ -207,7 +208,8 @@ mod tests {
             100,
         );
         assert_eq!((sequences(&page), page.more), (vec![4, 5, 6, 7], false));
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: 0,
@@ -216,7 +218,8 @@ mod tests {
             3,
         );
         assert_eq!((sequences(&page), page.more), (vec![1, 2, 3], true));
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: 10,
@@ -225,7 +228,8 @@ mod tests {
             3,
         );
         assert_eq!((sequences(&page), page.more), (vec![], false));
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: u64::MAX,
@@ -258,7 +262,8 @@ mod tests {
         };
         let journal = Memory::new(1 << 30);
         assert!(append(&journal, (1..=5).map(large).collect()).is_empty());
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: 0,
@@ -277,7 +282,8 @@ mod tests {
             ..entry("lobby", 6)
         };
         assert!(append(&journal, vec![huge]).is_empty());
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "lobby",
             Range::After {
                 after: 5,
@@ -302,7 +308,8 @@ mod tests {
         let dropped = append(&journal, vec![entry("b", 2), entry("b", 3), entry("b", 4)]);
         let told: Vec<_> = dropped.iter().map(|d| (&*d.room, d.first)).collect();
         assert_eq!(told, [("a", 2), ("b", 2)]);
-        let page = read(&journal, 
+        let page = read(
+            &journal,
             "b",
             Range::After {
                 after: 0,

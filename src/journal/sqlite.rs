@@ -148,7 +148,9 @@ impl Place {
         let pragma =
             |name: &str| connection.pragma_query_value(None, name, |row| row::unsigned(row, 0));
         if !self.empty_log(connection)? {
-            tracing::warn!("{DATABASE} is in use by another program, a backup for instance: its length is not checked");
+            tracing::warn!(
+                "{DATABASE} is in use by another program, a backup for instance: its length is not checked"
+            );
             return Ok(());
         }
         let expected = pragma("page_count")

@@ -66,7 +66,36 @@ impl Recent {
                 break;
             }
             self.order.pop_front();
-            self.results.remove(&key);
+            // The same id may stand for a later message, if it was forgotten in between under a smaller limit.
+            if self
+                .results
+                .get(&key)
+                .is_some_and(|first| first.sequence == sequence)
+            {
+                self.results.remove(&key);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_stands_for_two_messages_is_remembered_until_the_later_one_is_forgotten() {
+        let key = Digest::of(&[b"again"]);
+        let first = |sequence| First {
+            content: key,
+            timestamp: 1,
+            sequence,
+        };
+        let mut recent = Recent::default();
+        recent.remember(key, first(1));
+        recent.remember(key, first(5));
+        recent.forget_before(5);
+        assert_eq!(recent.get(key), Some(first(5)));
+        recent.forget_before(6);
+        assert_eq!(recent.get(key), None);
     }
 }
