@@ -90,20 +90,23 @@ fn keep_log(place: &Place, connection: &Connection, keep: bool) -> Result<(), Fa
         .map_err(|error| place.fault("open the database", error))
 }
 
-/// A witness without its database: what it has seen is gone, and must not be mistaken for a history that begins.
+/// A witness, or a write-ahead log, without its database: what it belonged to is gone, and must not be mistaken for a
+/// history that begins.
 fn refuse_to_begin_again(place: &Place, witness: &Witness) -> Result<(), Fault> {
-    let Some(seen) = &witness.seen else {
+    let bytes = |file: PathBuf| fs::metadata(file).map_or(0, |file| file.len());
+    if bytes(place.database()) > 0 {
         return Ok(());
-    };
-    let bytes = fs::metadata(place.database()).map_or(0, |file| file.len());
-    if bytes == 0 {
-        return Err(place.damaged(format!(
-            "{DATABASE} is missing or empty, and the history {} was kept in it. To begin a new history, remove {} as well",
-            seen.epoch,
-            witness::FILE
-        )));
     }
-    Ok(())
+    let log = format!("{DATABASE}-wal");
+    let left = match &witness.seen {
+        Some(_) => witness::FILE,
+        None if bytes(place.directory().join(&log)) > 0 => &log,
+        None => return Ok(()),
+    };
+    Err(place.damaged(format!(
+        "{DATABASE} is missing or empty, and {left} says that a history was kept in it. To begin a new history, remove {left} \
+         as well"
+    )))
 }
 
 /// Where the history lives; makes errors that say so.

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// The shortest time between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(500);
 
-/// Looks after the history until something is wrong with it, and returns that. `rooms`: those that it had when it was
+/// Looks after the history until it turns out to be damaged, and returns that. `rooms`: those that it had when it was
 /// opened.
 pub(super) async fn keep(shared: &Shared, rooms: Vec<Arc<str>>) -> Fault {
     let verified = async {
@@ -56,7 +56,7 @@ async fn verify(shared: &Shared, rooms: Vec<Arc<str>>) -> Result<(), Fault> {
         loop {
             let began = Instant::now();
             let range = Range::After { after, before: 0 };
-            let page = shared.journal.read(&room, range, PAGE_EVENTS_MAX).await?;
+            let page = read(shared, &room, range, PAGE_EVENTS_MAX).await?;
             let Some((last, _)) = page.events.last().filter(|_| page.more) else {
                 break;
             };
@@ -129,10 +129,28 @@ async fn first_young_enough(
         after: 0,
         before: 0,
     };
-    let Page { events, .. } = shared.journal.read(room, range, limit).await?;
+    let Page { events, .. } = read(shared, room, range, limit).await?;
     let young = |frame: &Frame| accepted_at(frame).is_none_or(|at| at >= too_old);
     let old = events.iter().take_while(|(_, frame)| !young(frame));
     Ok(old.last().map(|(sequence, _)| sequence + 1))
+}
+
+/// Reads a page, again and again if the system does not let us at present: nobody waits for it, and what cannot be read
+/// for want of memory, say, is not damaged.
+///
+/// # Errors
+///
+/// [`Fault::Damaged`]
+async fn read(shared: &Shared, room: &str, range: Range, limit: usize) -> Result<Page, Fault> {
+    loop {
+        match shared.journal.read(room, range, limit).await {
+            Err(fault @ Fault::Failed { .. }) => {
+                tracing::warn!("{:#}", anyhow::Error::new(fault));
+                sleep(LOOK).await;
+            }
+            read => return read,
+        }
+    }
 }
 
 fn accepted_at(frame: &Frame) -> Option<SystemTime> {

@@ -35,7 +35,7 @@ pub(in super::super) struct Readers {
 
 impl Readers {
     pub(super) fn new(place: Arc<Place>) -> Result<Self, Fault> {
-        let connections = (0..CONNECTIONS).map(|_| place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY));
+        let connections = (0..CONNECTIONS).map(|_| connect(&place));
         Ok(Self {
             idle: Arc::new(Mutex::new(Some(connections.collect::<Result<_, _>>()?))),
             turns: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -88,9 +88,7 @@ impl Readers {
     /// An idle connection; there is one for each turn, unless a reading has panicked.
     fn take(&self) -> Result<Connection, Fault> {
         match &mut *self.lock() {
-            Some(idle) => idle
-                .pop()
-                .map_or_else(|| self.place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok),
+            Some(idle) => idle.pop().map_or_else(|| connect(&self.place), Ok),
             None => {
                 let closed = io::Error::other("it is closed, because the server stops");
                 Err(self.place.failed(READING, closed))
@@ -101,6 +99,15 @@ impl Readers {
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Connection>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A connection that reads, and has all its files open: later there may be no place for them, if clients have taken it.
+fn connect(place: &Place) -> Result<Connection, Fault> {
+    let connection = place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection
+        .query_row("SELECT epoch FROM service", [], |_| Ok(()))
+        .map_err(|error| place.fault(READING, error))?;
+    Ok(connection)
 }
 
 /// One page of `room`, from one snapshot of the database.

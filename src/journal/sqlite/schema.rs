@@ -41,8 +41,11 @@ pub(super) fn bring_up_to_date(
 /// the key, and would read and write accordingly.
 fn check_tables(place: &Place, connection: &Connection) -> Result<(), Fault> {
     let tables = |connection: &Connection| {
-        let mut statement = connection
-            .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")?;
+        let mut statement = connection.prepare(
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema
+                      -- What ANALYZE adds, if somebody runs it, is of no harm.
+                      WHERE name NOT LIKE 'sqlite_stat%' ORDER BY rowid",
+        )?;
         let tables = statement.query_map([], |row| {
             Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
         })?;
