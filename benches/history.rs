@@ -52,9 +52,11 @@ fn main() -> anyhow::Result<()> {
         "resident when it serves: {} MB",
         server.resident_bytes()? >> 20
     );
-    server.publish("the first message reads the ids of the last 100,000")?;
+    let said = Instant::now();
+    server.publish("for the first message the ids of the last 100,000 are read")?;
     println!(
-        "resident after a message: {} MB",
+        "first message stored in {:.1?}; resident then: {} MB",
+        said.elapsed(),
         server.resident_bytes()? >> 20
     );
     let read = Instant::now();

@@ -49,6 +49,8 @@ enum Job {
     Command(Box<Submission>),
     /// A look at the state between two commands.
     Look(Box<dyn FnOnce(&Service) + Send>),
+    /// The last job.
+    Stop,
 }
 
 /// A command on its way.
@@ -86,6 +88,7 @@ impl Order {
             feeds,
             log,
             clock: Arc::clone(&clock),
+            stopping: false,
         };
         let order = Self {
             jobs: sender,
@@ -149,6 +152,12 @@ impl Order {
         self.jobs.send(job).await.map_err(|_| Stopped)?;
         seen.await.map_err(|_| Stopped)
     }
+
+    /// Ends the order, after everything that was queued before, whoever still holds an inlet to it.
+    pub async fn stop(&self) {
+        // Fails when it has ended already.
+        let _ = self.jobs.send(Job::Stop).await;
+    }
 }
 
 /// The one place where commands meet the state.
@@ -161,6 +170,8 @@ pub struct Sequencer {
     clock: Arc<AtomicI64>,
     /// Whether it runs on a thread of its own.
     threaded: bool,
+    /// Whether it was told to end.
+    stopping: bool,
 }
 
 /// A command that has been folded and waits to be stored.
@@ -185,7 +196,7 @@ impl Sequencer {
         self.threaded = false;
     }
 
-    /// Carries commands until all clones of the inlet are dropped, or storing fails.
+    /// Carries commands until it is told to stop, all clones of the inlet are dropped, or storing fails.
     ///
     /// Where storing waits for a disk this runs on a thread of its own, which ends likewise if this future is dropped.
     ///
@@ -207,7 +218,7 @@ impl Sequencer {
 
     async fn run_as_task(mut self) -> Result<(), Fault> {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
-        while self.jobs.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        while !self.stopping && self.jobs.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
             self.process(&mut batch)?;
         }
         self.writer.close()
@@ -215,7 +226,7 @@ impl Sequencer {
 
     fn run_as_thread(mut self) -> Result<(), Fault> {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
-        while self.jobs.blocking_recv_many(&mut batch, BATCH_COMMANDS_MAX) > 0 {
+        while !self.stopping && self.jobs.blocking_recv_many(&mut batch, BATCH_COMMANDS_MAX) > 0 {
             self.process(&mut batch)?;
         }
         self.writer.close()
@@ -229,6 +240,7 @@ impl Sequencer {
             match job {
                 Job::Command(submission) => folded.push(self.fold(*submission, &mut changed)?),
                 Job::Look(look) => looks.push(look),
+                Job::Stop => self.stopping = true,
             }
         }
         let stored = self.store(&folded, changed)?;

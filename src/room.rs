@@ -28,7 +28,7 @@ use crate::{clock::LamportClock, config::Limits};
 
 /// The most events of the past that a newcomer may ask for (`backlog`), and that one page of history holds.
 ///
-/// Unit: events. At `limits.message_bytes` each that is 8 MiB for one request; asking for more gives this many.
+/// Unit: events; asking for more gives this many. A page of long events has fewer: the journal bounds it in bytes too.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
 
 /// How many events a room lets go of with each new one, while it has more than `limits.history_events`.

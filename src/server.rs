@@ -22,7 +22,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     task::JoinError,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
     sync::CancellationToken,
@@ -83,6 +83,12 @@ const _: () = {
 
 /// All headers of a request, in bytes; HTTP/2's own default. A request with more is answered 431 by hyper.
 const HEADERS_BYTES: u32 = 16_384;
+
+/// How long the order may take to carry out what it has taken and to close the history, once all streams have ended.
+///
+/// A batch and a checkpoint of a few megabytes take milliseconds. When it is over: the process ends all the same, and the
+/// write-ahead log stays beside the database, for the next start to bring in.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A server that holds its port, and serves once it runs.
 pub struct Server<L = TcpListener> {
@@ -245,7 +251,7 @@ impl<L: Listener> Server<L> {
     }
 
     /// Serves until `stop`, then drains: clients are told, streams end with UNAVAILABLE, everything that was accepted is
-    /// carried out. Returns within `server.drain_timeout`; what has not ended by then is cut.
+    /// carried out. Returns within `server.drain_timeout`, when what has not ended is cut, and [`CLOSE_TIMEOUT`].
     ///
     /// # Errors
     ///
@@ -299,10 +305,18 @@ impl<L: Listener> Server<L> {
         if served.is_none() {
             serving.abort();
         }
-        drop(shared);
-        // The order ends by itself once nobody can submit to it; what does not end in time is cut.
         if stored.is_none() {
-            stored = timeout_at(deadline, &mut sequencer).await.ok();
+            // What was accepted is carried out, and the history closed, whoever still holds a connection.
+            let closing = async {
+                shared.order.stop().await;
+                (&mut sequencer).await
+            };
+            stored = timeout(CLOSE_TIMEOUT, closing).await.ok();
+        }
+        if stored.is_none() {
+            tracing::warn!(
+                "the history could not be closed in time: what is stored is safe, but in several files"
+            );
         }
         log.stopped(match served {
             Some(_) => "everybody was told",

@@ -119,6 +119,12 @@ pub fn event(event: &Event) -> v1::ServerMessage {
     }
 }
 
+impl<M: prost::Message> From<M> for Frame {
+    fn from(message: M) -> Self {
+        Self::of(&message)
+    }
+}
+
 /// What the rules remember of an event, so that a retry of it is recognized; none if it is not a message with an id.
 #[must_use]
 pub fn past(event: &v1::ServerMessage) -> Option<Past> {

@@ -452,3 +452,23 @@ async fn epoch(server: &ServerProcess) -> String {
     let page = client.get_history(GetHistoryRequest::default()).await;
     page.expect("a page").into_inner().epoch
 }
+
+#[tokio::test]
+async fn a_server_whose_clients_hold_out_closes_its_history_all_the_same() {
+    let (directory, server) = begin(&[("CHITCHAT_SERVER__DRAIN_TIMEOUT", "300ms")]).await;
+    let unread = Raw::open(server.connect_narrow().await, CHAT).await;
+    unread.send(join("Deaf"));
+    let long = "\u{1f980}".repeat(120);
+    let mut ada = Raw::open(server.connect().await, CHAT).await;
+    ada.join("Ada").await;
+    for number in 0..600 {
+        ada.say(&format!("{number} {long}"), 0);
+    }
+    ada.read_to(&format!("599 {long}")).await;
+
+    server.end(Signal::TERM).await;
+
+    let log = directory.path().join(LOG);
+    assert!(!log.exists(), "everything is in the one file");
+    drop(unread);
+}

@@ -53,12 +53,14 @@ impl Writer {
     /// must not pass for the history that its readers knew. Returns the epoch.
     pub(super) fn begin_epoch(&mut self, epoch: String) -> Result<String, Fault> {
         if self.service.epoch != epoch {
-            tracing::warn!(
-                "{} has no {} beside it, as a copy has not: its history {} goes on as {epoch}",
-                super::DATABASE,
-                witness::FILE,
-                self.service.epoch
-            );
+            if self.service.commits > 0 {
+                tracing::warn!(
+                    "{} has no {} beside it, as a copy has not: its history {} goes on as {epoch}",
+                    super::DATABASE,
+                    witness::FILE,
+                    self.service.epoch
+                );
+            }
             self.service.epoch.clone_from(&epoch);
             self.service
                 .update(&self.connection)
