@@ -948,15 +948,16 @@ async fn several_processes_may_write_to_one_file() {
         .map(|_| Traced::start([("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")], Some(&file)))
         .collect();
 
+    // Few enough that writing them at the end stays within its limit on a busy machine.
     for _ in 0..10 {
-        processes.iter_mut().for_each(|process| process.speak(100));
+        processes.iter_mut().for_each(|process| process.speak(20));
     }
     for process in processes {
         assert_eq!(process.finish().await.log, [""; 0]);
     }
 
     let spans = read_lines(&file);
-    assert_eq!(spans.len(), 4 * 3 * 1_000);
+    assert_eq!(spans.len(), 4 * 3 * 200);
     assert_lamport_rises(&spans);
 }
 
