@@ -251,7 +251,8 @@ impl<L: Listener> Server<L> {
     }
 
     /// Serves until `stop`, then drains: clients are told, streams end with UNAVAILABLE, everything that was accepted is
-    /// carried out. Returns within `server.drain_timeout`, when what has not ended is cut, and [`CLOSE_TIMEOUT`].
+    /// carried out. Returns within `server.drain_timeout`, when what has not ended is cut, and three seconds for
+    /// the history to be closed.
     ///
     /// # Errors
     ///
