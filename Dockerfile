@@ -40,6 +40,8 @@ COPY --from=build /image/scripts /scripts
 COPY --from=build --chown=65532:65532 /image/data /data
 COPY --from=build --chown=65532:65532 /image/traces /traces
 ENV CHITCHAT_SERVER__DATA=/data
+# Also for `docker run` without a word about it: a container's own layers may lie on FUSE, where the history cannot live.
+VOLUME /data
 USER 65532:65532
 EXPOSE 50052
 ENTRYPOINT ["/chitchat"]
