@@ -45,12 +45,18 @@ pub(crate) fn because(status: &Status) -> String {
         root = Some(deeper);
     }
     match root.map(ToString::to_string) {
-        Some(root) if status.message().is_empty() => root,
+        // The layers between say nothing that a person could use: "h2 protocol error: error reading a body from ...".
+        Some(root) if status.message().is_empty() || is_of_transport(status) => root,
         Some(root) if !status.message().contains(&root) => {
             format!("{}: {root}", status.message())
         }
         _ => status.message().to_owned(),
     }
+}
+
+/// Whether HTTP/2 found the connection broken, and not the service or the connecting.
+fn is_of_transport(status: &Status) -> bool {
+    status.message().starts_with("h2 protocol error")
 }
 
 fn reason(status: &Status) -> Option<String> {
@@ -91,6 +97,27 @@ mod tests {
         ] {
             assert!(!asks_to_resume(&status), "{status}");
         }
+    }
+
+    #[test]
+    fn of_a_broken_connection_the_cause_is_told_and_not_the_layers_above_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Layer(&'static str, #[source] Option<Box<Layer>>);
+        let broken = |message| {
+            let pipe = Layer("stream closed because of a broken pipe", None);
+            let mut status = Status::unknown(message);
+            status.set_source(std::sync::Arc::new(Layer("layer", Some(Box::new(pipe)))));
+            because(&status)
+        };
+        assert_eq!(
+            broken("h2 protocol error: error reading a body from connection"),
+            "stream closed because of a broken pipe"
+        );
+        assert_eq!(
+            broken("tcp connect error"),
+            "tcp connect error: stream closed because of a broken pipe"
+        );
     }
 
     #[test]
