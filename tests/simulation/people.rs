@@ -27,6 +27,9 @@ const KEEPALIVE: Duration = Duration::from_secs(3);
 /// How long the one who posts waits for an answer before it sends the same again.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long before what failed is tried again, as a client does that does not hammer at a server that is away.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// What all of them did and heard.
 #[derive(Clone, Default)]
 pub struct Book(Rc<RefCell<Pages>>);
@@ -140,7 +143,7 @@ async fn join(client: &str, room: &str) -> Result<Session, JoinError> {
         match Session::join(options).await {
             // Held: an earlier attempt was heard, and its answer lost.
             Err(JoinError::Unreachable { .. } | JoinError::Held(_)) => {
-                sleep(Duration::from_millis(500)).await;
+                sleep(RETRY).await;
             }
             joined => return joined,
         }
@@ -332,7 +335,7 @@ async fn post(message: &JoinMsgLeave) -> turmoil::Result<(u64, i64)> {
             Ok(Err(status)) if !is_of_the_network(&status) => {
                 return Err(format!("a post was refused: {status}").into());
             }
-            Ok(Err(_)) | Err(_) => sleep(Duration::from_millis(500)).await,
+            Ok(Err(_)) | Err(_) => sleep(RETRY).await,
         }
     }
 }

@@ -7,13 +7,10 @@ use chitchat::{
     config::{Config, Data},
     server::Server,
     telemetry::Tracer,
-    wire::v1::{GetHistoryRequest, ListParticipantsRequest},
+    wire::v1::{GetHistoryRequest, ListParticipantsRequest, WatchRequest},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
@@ -197,13 +194,19 @@ fn audit(sim: &mut Sim<'_>) -> Vec<Stored> {
 
 /// Waits until nobody is in `room`.
 async fn departed(room: &str) -> turmoil::Result {
+    let watch = WatchRequest {
+        room: room.into(),
+        ..WatchRequest::default()
+    };
+    // Watched before they are counted, so that no departure falls between the two.
+    let mut events = network::service().watch(watch).await?.into_inner();
     loop {
         let request = ListParticipantsRequest { room: room.into() };
         let list = network::service().list_participants(request).await?;
         if list.into_inner().participants.is_empty() {
             return Ok(());
         }
-        sleep(Duration::from_secs(1)).await;
+        events.message().await?;
     }
 }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 use chitchat::client::session::Options;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rustix::process::Signal;
-use tokio::time::sleep;
 
 use crate::support::{
     chance,
@@ -40,6 +39,12 @@ const SETTINGS: [(&str, &str); 2] = [
     ("CHITCHAT_LIMITS__RATE", "0"),
 ];
 
+/// The longest time from when everybody is at it until the server is struck: some hundred transactions.
+const STRIKES_WITHIN: Duration = Duration::from_millis(100);
+
+/// The longest time that a process stands still: longer than its connections are believed in.
+const STANDS_STILL: Duration = Duration::from_millis(1_500);
+
 /// Where they talk.
 const ROOMS: [&str; 2] = ["red", "blue"];
 
@@ -61,10 +66,10 @@ async fn what_a_killed_server_acknowledged_or_showed_is_there_when_it_is_back_on
         for talker in &mut talkers {
             talker.goes_on(2).await;
         }
-        sleep(Duration::from_millis(random.random_range(0..100))).await;
+        chance::time(&mut random, STRIKES_WITHIN).await;
         if random.random_ratio(1, 5) {
             server.signal(Signal::STOP);
-            sleep(Duration::from_millis(random.random_range(0..1_000))).await;
+            chance::time(&mut random, STANDS_STILL).await;
             if random.random() {
                 server.signal(Signal::CONT);
                 continue;
@@ -143,7 +148,7 @@ async fn a_client_that_is_killed_or_stands_still_is_announced_once_and_the_other
         process.talker.goes_on(5).await;
         if random.random() {
             process.signal(Signal::STOP);
-            sleep(Duration::from_millis(random.random_range(0..1_500))).await;
+            chance::time(&mut random, STANDS_STILL).await;
         }
         if random.random() {
             process.signal(Signal::CONT);

@@ -1,7 +1,5 @@
 //! `chitchat history`, `who` and `health`: reading without taking part.
 
-use std::time::Duration;
-
 use chitchat::wire::v1::ServerMessage;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -11,9 +9,9 @@ use crate::support::{
     piped::{self, Piped},
     program::{Finished, chitchat},
     proxy::Proxy,
-    raw::Raw,
+    raw::{Raw, join},
     server::{self, TestServer},
-    within,
+    server_process::ServerProcess,
 };
 
 async fn ask(arguments: &[&str]) -> Finished {
@@ -239,19 +237,17 @@ async fn who_follows_and_misses_what_is_no_longer_kept_is_told_what() {
 
 #[tokio::test]
 async fn who_follows_a_room_of_which_nothing_is_kept_reads_what_comes() {
-    let (server, bob) = long_room(3, |config| {
-        config.limits.history_age = Duration::from_millis(500);
-    })
-    .await;
-    // The wall clock decides; nothing tells that it has.
-    within("an empty history", async {
-        while !server.history("lobby").await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = [
+        ("CHITCHAT_LIMITS__HISTORY_AGE", "500ms"),
+        ("CHITCHAT_LOG__LEVEL", "debug"),
+    ];
+    let mut server = ServerProcess::with(directory.path(), &settings).await;
+    let (mut bob, _) = server.enter(join("bob")).await;
+    say(&mut bob, 2).await;
+    server.logs("the history of lobby begins with 4").await;
 
-    let url = server.url();
+    let url = format!("http://{}", server.address());
     let mut reader = piped::start(&["history", "--follow", "--json", "--server", &url]);
     let told = reader.told().await;
     bob.say("new", 0);

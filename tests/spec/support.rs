@@ -7,6 +7,7 @@ pub mod collector;
 pub mod crashing;
 pub mod directory;
 pub mod disk;
+pub mod fake;
 pub mod faulty;
 pub mod hostile;
 pub mod http2;

@@ -268,7 +268,7 @@ pub(super) fn insert_member(
     one_row(inserted)
 }
 
-pub(super) fn insert_event(
+pub(super) fn write_event(
     statement: &mut Statement<'_>,
     room: &str,
     sequence: u64,
@@ -292,7 +292,7 @@ pub(super) fn update_event(
     let mut update = connection.prepare_cached(
         "UPDATE event SET message = ?3, checksum = ?4 WHERE room = ?1 AND sequence = ?2",
     )?;
-    insert_event(&mut update, room, sequence, kept)
+    write_event(&mut update, room, sequence, kept)
 }
 
 /// The checksum of a row of `event`.

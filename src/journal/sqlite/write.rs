@@ -183,7 +183,7 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Resu
     )?;
     for entry in &batch.entries {
         let message = entry.frame.message();
-        row::insert_event(&mut insert, &entry.room, entry.sequence, message)?;
+        row::write_event(&mut insert, &entry.room, entry.sequence, message)?;
     }
     Ok(())
 }

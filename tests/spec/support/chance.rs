@@ -1,6 +1,8 @@
 //! What is left to chance, in a way that can be repeated.
 
-use std::env;
+use std::{env, time::Duration};
+
+use rand::{RngExt as _, rngs::StdRng};
 
 /// The seed of a test's random choices: `CHITCHAT_TEST_SEED`, or a new one. The test prints it.
 pub fn seed() -> u64 {
@@ -12,4 +14,9 @@ pub fn variable(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
     let number = value.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} should be a number: {value:?}")))
+}
+
+/// Lets a time pass that is left to chance: until a fault strikes, or while it lasts. Nothing is waited for by it.
+pub async fn time(random: &mut StdRng, less_than: Duration) {
+    tokio::time::sleep(less_than.mul_f64(random.random())).await;
 }

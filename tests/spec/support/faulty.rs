@@ -1,25 +1,19 @@
 //! A server that keeps all of its promises but one.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use chitchat::wire::v1::{
     EventType, GetHistoryRequest, GetHistoryResponse, JoinMsgLeave, ListParticipantsRequest,
     ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse, SendMessageResponse,
-    ServerMessage, WatchRequest, Welcome,
-    chat_service_server::{ChatService, ChatServiceServer},
+    ServerMessage, WatchRequest, Welcome, chat_service_server::ChatService,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::{
-    StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::fake::{self, Fake};
 
 /// What it does with every tenth message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,39 +37,13 @@ pub enum Fault {
 /// Messages from one with a fault to the next.
 pub const EVERY: u64 = 10;
 
-/// A server that runs.
-pub struct Faulty {
-    address: SocketAddr,
-    running: JoinHandle<()>,
-}
-
 /// Starts it, on any port of 127.0.0.1.
-pub async fn start(fault: Fault) -> Faulty {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("it has an address");
-    let service = Service {
+pub async fn start(fault: Fault) -> Fake {
+    fake::serve(Service {
         fault,
         posted: Arc::default(),
-    };
-    let serving = Server::builder()
-        .add_service(ChatServiceServer::new(service))
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    let running =
-        tokio::spawn(async move { serving.await.expect("the faulty server should serve") });
-    Faulty { address, running }
-}
-
-impl Faulty {
-    /// `http://127.0.0.1:PORT`
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
+    })
+    .await
 }
 
 struct Service {

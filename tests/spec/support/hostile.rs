@@ -1,19 +1,14 @@
 //! A server that sends what no honest one would.
 
-use std::net::SocketAddr;
-
 use chitchat::wire::v1::{
     GetHistoryRequest, GetHistoryResponse, JoinMsgLeave, ListParticipantsRequest,
     ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse, Participant,
-    SendMessageResponse, ServerMessage, WatchRequest, Welcome,
-    chat_service_server::{ChatService, ChatServiceServer},
+    SendMessageResponse, ServerMessage, WatchRequest, Welcome, chat_service_server::ChatService,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::{
-    StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::fake::{self, Fake};
 
 /// Clears the screen, sets the window's title, rings, goes back, turns the line around.
 pub const ATTACK: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}\u{9b}31m\u{202e}evil";
@@ -22,35 +17,9 @@ pub const ATTACK: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}\u{9b}31m\u{202e}ev
 pub const HARMLESS: &str =
     "\u{fffd}[2J\u{fffd}]0;owned\u{fffd}\u{fffd}\u{fffd}\u{fffd}31m\u{fffd}evil";
 
-/// A server whose texts and names are [`ATTACK`].
-pub struct Hostile {
-    address: SocketAddr,
-    running: JoinHandle<()>,
-}
-
-/// Starts it, on any port of 127.0.0.1.
-pub async fn start() -> Hostile {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("it has an address");
-    let serving = Server::builder()
-        .add_service(ChatServiceServer::new(Service))
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    let running =
-        tokio::spawn(async move { serving.await.expect("the hostile server should serve") });
-    Hostile { address, running }
-}
-
-impl Hostile {
-    /// `http://127.0.0.1:PORT`
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Hostile {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
+/// Starts a server whose texts and names are [`ATTACK`].
+pub async fn start() -> Fake {
+    fake::serve(Service).await
 }
 
 struct Service;

@@ -1,8 +1,8 @@
 //! A client that does nothing by itself: raw messages on a raw gRPC stream.
 
 use chitchat::wire::v1::{
-    EventType, GetHistoryRequest, JoinMsgLeave, Resume, ServerMessage, Welcome,
-    chat_service_client::ChatServiceClient,
+    EventType, GetHistoryRequest, JoinMsgLeave, ListParticipantsRequest, Resume, ServerMessage,
+    Welcome, chat_service_client::ChatServiceClient,
 };
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
@@ -190,6 +190,15 @@ pub fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
     info.unwrap_or_else(|| panic!("a reason should come with {status:?}"))
         .reason
+}
+
+/// The names of those in `room`.
+pub async fn names(mut client: ChatServiceClient<Channel>, room: &str) -> Vec<String> {
+    let request = ListParticipantsRequest { room: room.into() };
+    let response = within("a list of participants", client.list_participants(request)).await;
+    let list = response.expect("participants should be listed");
+    let participants = list.into_inner().participants;
+    participants.into_iter().map(|one| one.name).collect()
 }
 
 /// All events of `room`, page by page.

@@ -6,10 +6,7 @@ use chitchat::{
     config::{Config, Data},
     server::{ServeError, Server},
     telemetry::Tracer,
-    wire::v1::{
-        JoinMsgLeave, ListParticipantsRequest, ServerMessage,
-        chat_service_client::ChatServiceClient,
-    },
+    wire::v1::{JoinMsgLeave, ServerMessage, chat_service_client::ChatServiceClient},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -137,11 +134,7 @@ impl TestServer {
 
     /// The names of those in `room`.
     pub async fn names(&self, room: &str) -> Vec<String> {
-        let request = ListParticipantsRequest { room: room.into() };
-        let response = self.client().await.list_participants(request).await;
-        let list = response.expect("participants should be listed");
-        let participants = list.into_inner().participants;
-        participants.into_iter().map(|one| one.name).collect()
+        super::raw::names(self.client().await, room).await
     }
 
     /// Stops it and waits until it has.

@@ -3,8 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path, process::Stdio};
 
 use chitchat::wire::v1::{
-    JoinMsgLeave, ListParticipantsRequest, ListRoomsRequest, Room, ServerMessage,
-    chat_service_client::ChatServiceClient,
+    JoinMsgLeave, ListRoomsRequest, Room, ServerMessage, chat_service_client::ChatServiceClient,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -136,11 +135,7 @@ impl ServerProcess {
 
     /// The names of those in `room`.
     pub async fn names(&self, room: &str) -> Vec<String> {
-        let request = ListParticipantsRequest { room: room.into() };
-        let response = self.client().await.list_participants(request).await;
-        let list = response.expect("participants should be listed");
-        let participants = list.into_inner().participants;
-        participants.into_iter().map(|one| one.name).collect()
+        super::raw::names(self.client().await, room).await
     }
 
     /// The room as it is listed.
@@ -182,17 +177,6 @@ impl ServerProcess {
             Some(_) => Ok(self),
             None => Err(finished(self.child, self.log).await),
         }
-    }
-
-    /// The processor time that it has taken so far, in the system's ticks: 100 are a second of one core.
-    pub fn processor_ticks(&self) -> u64 {
-        let stat = self.proc("stat");
-        // After the name in parentheses: state is field 3, utime 14, stime 15.
-        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        ticks
-            .map(|ticks| ticks.parse::<u64>().expect("ticks are a number"))
-            .sum()
     }
 
     /// The memory that it has in use, in bytes.

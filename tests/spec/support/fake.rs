@@ -1,0 +1,38 @@
+//! A server of the tests' own, which does what the real one never would.
+
+use std::net::SocketAddr;
+
+use chitchat::wire::v1::chat_service_server::{ChatService, ChatServiceServer};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// It runs until this is dropped.
+pub struct Fake {
+    address: SocketAddr,
+    running: JoinHandle<()>,
+}
+
+/// Serves `service` on any port of 127.0.0.1.
+pub async fn serve(service: impl ChatService) -> Fake {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it has an address");
+    let serving = Server::builder()
+        .add_service(ChatServiceServer::new(service))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let running = tokio::spawn(async move { serving.await.expect("the server should serve") });
+    Fake { address, running }
+}
+
+impl Fake {
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
