@@ -166,6 +166,9 @@ pub struct Limits {
     pub rooms: usize,
     /// Bytes of history that `server.data = "memory"` keeps, over all rooms.
     pub memory_bytes: usize,
+    /// Bytes of the newest events, ready to be sent, that are kept for all readers together, over all rooms. A reader
+    /// that is further behind reads from the history.
+    pub feed_bytes: usize,
 }
 
 /// `client.*`
@@ -257,6 +260,7 @@ impl Default for Limits {
             history_age: Duration::ZERO,
             rooms: 10_000,
             memory_bytes: 64 * 1024 * 1024,
+            feed_bytes: 32 * 1024 * 1024,
         }
     }
 }

@@ -181,6 +181,8 @@ struct Folded {
     recipients: usize,
     span: Step,
     reply: Reply,
+    /// The room's feed, if it has something new.
+    feed: Option<Arc<Feed>>,
 }
 
 /// What a batch of commands has changed of the state, beside the clock.
@@ -250,7 +252,7 @@ impl Sequencer {
         for done in folded {
             done.finish(self.service.epoch(), self.log);
         }
-        show(stored);
+        self.show(stored);
         for look in looks {
             look(&self.service);
         }
@@ -267,8 +269,9 @@ impl Sequencer {
         }
         let before = self.service.extent(&room);
         let outcome = self.service.apply(submission.command);
-        if self.service.extent(&room) != before {
-            changed.rooms.insert(self.feeds.open(&room).room().clone());
+        let feed = (self.service.extent(&room) != before).then(|| self.feeds.open(&room));
+        if let Some(feed) = &feed {
+            changed.rooms.insert(Arc::clone(feed.room()));
         }
         if let Some(id) = whose_membership(&outcome) {
             changed.members.insert((room.as_str().into(), id));
@@ -278,6 +281,7 @@ impl Sequencer {
             recipients: self.service.population(&room),
             span: submission.span,
             reply: submission.reply,
+            feed,
         })
     }
 
@@ -287,18 +291,18 @@ impl Sequencer {
         folded: &[Folded],
         changed: Changed,
     ) -> Result<Vec<(Arc<Feed>, Entry)>, Fault> {
-        let events = folded.iter().flat_map(|done| &done.outcome.events);
-        let stored: Vec<_> = events
-            .map(|event| {
-                let feed = self.feeds.open(&event.room);
+        let mut stored = Vec::with_capacity(folded.len());
+        for done in folded {
+            let Some(feed) = &done.feed else { continue };
+            stored.extend(done.outcome.events.iter().map(|event| {
                 let entry = Entry {
                     room: Arc::clone(feed.room()),
                     sequence: event.sequence,
                     frame: Frame::of(&wire::event(event)),
                 };
-                (feed, entry)
-            })
-            .collect();
+                (Arc::clone(feed), entry)
+            }));
+        }
         let entries = stored.iter().map(|(_, entry)| entry.clone()).collect();
         let dropped = self.writer.store(self.batch(entries, changed))?;
         for Dropped { room, first } in dropped {
@@ -312,6 +316,17 @@ impl Sequencer {
             });
         }
         Ok(stored)
+    }
+
+    /// Makes stored events visible, and wakes each room's readers once.
+    fn show(&self, stored: Vec<(Arc<Feed>, Entry)>) {
+        let mut feeds = Vec::new();
+        for (feed, entry) in stored {
+            if feed.append(entry.sequence, entry.frame) {
+                feeds.push(feed);
+            }
+        }
+        self.feeds.show(feeds);
     }
 
     fn batch(&self, entries: Vec<Entry>, changed: Changed) -> Batch {
@@ -346,18 +361,6 @@ fn whose_membership(outcome: &Outcome) -> Option<i32> {
         (Answer::Left { .. }, Some(leave)) => Some(leave.sender_id),
         _ => None,
     }
-}
-
-/// Makes stored events visible, and wakes each room's readers once.
-fn show(stored: Vec<(Arc<Feed>, Entry)>) {
-    let mut feeds: Vec<Arc<Feed>> = Vec::new();
-    for (feed, entry) in stored {
-        feed.append(entry.sequence, entry.frame);
-        if !feeds.iter().any(|seen| Arc::ptr_eq(seen, &feed)) {
-            feeds.push(feed);
-        }
-    }
-    feeds.iter().for_each(|feed| feed.wake());
 }
 
 impl Folded {

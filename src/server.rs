@@ -65,12 +65,13 @@ const RESETS_PER_CONNECTION: usize = 128;
 /// Streams that a client may reset before we have accepted them: CVE-2023-44487.
 const PENDING_RESETS: usize = 20;
 
-/// What a client may send ahead of us on one stream, in bytes: two of the longest messages, and many short ones.
-const STREAM_WINDOW: u32 = 16_384;
+/// What a client may send ahead of us on one stream, in bytes: HTTP/2's own default. A smaller one is asking for trouble: a
+/// client may fill the default before it has heard of ours, and some never look.
+const STREAM_WINDOW: u32 = 65_535;
 
 /// What a client may send ahead of us on one connection, in bytes. Its streams' windows bound that already; this is so
 /// large because h2 ends a connection whose small unread DATA frames lack more than half of it (see the assertion).
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 // h2 0.4.20 charges each unread DATA frame what it lacks to 256 bytes. An honest client that fills all its streams with
 // the shortest of messages while we are slow must not lose its connection to that.
@@ -202,7 +203,7 @@ impl<L: Listener> Server<L> {
             .map(|room| Arc::from(room.name.as_str()))
             .collect();
         let heads = (snapshot.rooms.iter()).map(|room| (room.name.as_str(), room.head));
-        let feeds = Feeds::restore(heads, limits.rooms);
+        let feeds = Feeds::restore(heads, limits.rooms, limits.feed_bytes);
         let absent = Absent::of(&snapshot);
         let service = Service::restore(snapshot, limits.clone());
         let log = ServerLog::new(&config.telemetry);

@@ -76,6 +76,12 @@ impl Frame {
         self.0.clone()
     }
 
+    /// The bytes, to be looked at.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
     /// How many bytes it is.
     #[must_use]
     #[allow(clippy::len_without_is_empty)]

@@ -161,6 +161,11 @@ pub static SETTINGS: &[Setting] = &[
         whole(MIB, TIB, "bytes"),
         "history that `server.data = \"memory\"` keeps, over all rooms",
     ),
+    setting(
+        "limits.feed_bytes",
+        whole(64 * KIB, TIB, "bytes"),
+        "newest events, ready to be sent, kept for all readers together; who is further behind reads from the history",
+    ),
     setting("client.server", Rule::Url, "the server to talk to"),
     setting(
         "client.name",

@@ -1,14 +1,13 @@
 //! The response body of `Chat` and `Watch`: a cursor into a room's feed, as ready gRPC frames.
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, header::CONTENT_TYPE};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, body::Body};
@@ -63,10 +62,6 @@ pub(super) struct Subscriber {
     catching_up: Option<CatchingUp>,
     /// The last sequence that was sent, or skipped.
     cursor: u64,
-    /// Frames after `cursor` that are taken and not sent yet.
-    taken: VecDeque<Frame>,
-    /// The last sequence that may be sent before the outbox is looked at again.
-    cleared: u64,
     ended: bool,
 }
 
@@ -83,8 +78,6 @@ impl Subscriber {
             reader: None,
             catching_up: None,
             cursor: 0,
-            taken: VecDeque::new(),
-            cleared: 0,
             ended: false,
         }
     }
@@ -98,59 +91,61 @@ impl Subscriber {
         response
     }
 
-    /// The next thing to send.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame, Status>> {
+    /// The next thing to send: one or more frames.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         self.notice_drain(context);
         loop {
-            if self.cursor < self.cleared
-                && let Some(frame) = self.taken.pop_front()
-            {
-                self.cursor += 1;
-                return Poll::Ready(Ok(frame));
-            }
+            // Before the look at the outbox: what belongs between events is in the outbox before those after it can be
+            // read, so up to here the outbox knows all there is.
+            let head = self.reader.as_ref().map_or(0, Reader::head);
             match self.outbox.next(self.cursor, context) {
                 Next::Start(Start { reader, cursor }) => {
                     (self.reader, self.cursor) = (Some(reader), cursor);
                 }
                 Next::Private(private) => return Poll::Ready(Ok(self.private(private))),
                 Next::End(status) => return Poll::Ready(Err(status)),
-                // Only frames that were taken before this look: what belongs between them was in the outbox before they
-                // could be taken, while what is taken now may have overtaken what the outbox has got since.
-                Next::Events { until } if !self.taken.is_empty() => self.cleared = until,
                 Next::Events { until } => {
-                    self.cleared = 0;
-                    if let Err(status) = ready!(self.poll_take(until, context)) {
-                        return Poll::Ready(Err(status));
+                    if let Some(events) = ready!(self.poll_events(head, until, context)) {
+                        return Poll::Ready(events);
                     }
                 }
             }
         }
     }
 
-    fn private(&mut self, private: Private) -> Frame {
+    fn private(&mut self, private: Private) -> Bytes {
         self.cursor = self.cursor.max(private.stands_for);
-        private.frame
+        private.frame.bytes()
     }
 
-    /// Takes what the room has after the cursor; pending until there is something.
+    /// What the room has after the cursor, up to `head` and up to `until`; pending until there is something, none if all
+    /// is to be looked at again.
     ///
     /// # Errors
     ///
     /// The next event fell out of the history while this subscriber was on its way to it, or cannot be read. A gap is
     /// never silent, so the stream ends here, whatever else waits in the outbox for events that will not come.
-    fn poll_take(&mut self, until: u64, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    fn poll_events(
+        &mut self,
+        head: u64,
+        until: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Status>>> {
         let Some(reader) = &self.reader else {
             return Poll::Pending;
         };
+        let last = head.min(until);
         if self.catching_up.is_none() {
-            match reader.read(self.cursor, until, context) {
-                Read::Frames(frames) => {
-                    self.taken = frames.into();
-                    return Poll::Ready(Ok(()));
+            if last <= self.cursor {
+                return reader.poll_beyond(head, context).map(|()| None);
+            }
+            match reader.read(self.cursor, last) {
+                Read::Events(bytes, last) => {
+                    self.cursor = last;
+                    return Poll::Ready(Some(Ok(bytes)));
                 }
-                Read::Nothing => return Poll::Pending,
                 Read::Behind => {
-                    self.catching_up = Some(self.sources.catch_up(reader, self.cursor, until))
+                    self.catching_up = Some(self.sources.catch_up(reader, self.cursor, last))
                 }
             }
         }
@@ -159,27 +154,28 @@ impl Subscriber {
         };
         let page = ready!(page.as_mut().poll(context));
         self.catching_up = None;
-        match self.next_events(page) {
-            Ok(frames) => {
-                self.taken = frames;
-                Poll::Ready(Ok(()))
-            }
-            Err(status) => {
-                self.outbox.interrupt(status.clone());
-                Poll::Ready(Err(status))
-            }
+        let events = self.next_events(page);
+        if let Err(status) = &events {
+            self.outbox.interrupt(status.clone());
         }
+        Poll::Ready(Some(events))
     }
 
-    /// What is on a page of the past, if it begins where this subscriber's reading ended.
-    fn next_events(&self, page: Result<Page, journal::Fault>) -> Result<VecDeque<Frame>, Status> {
+    /// What is on a page of the past, in one piece, if it begins where this subscriber's reading ended.
+    fn next_events(&mut self, page: Result<Page, journal::Fault>) -> Result<Bytes, Status> {
         let events = page.map_err(|fault| Status::from(&fault))?.events;
-        match events.first() {
-            Some((first, _)) if *first == self.cursor + 1 => {
-                Ok(events.into_iter().map(|(_, frame)| frame).collect())
-            }
-            _ => Err(Fault::TooFarBehind.into()),
+        let (Some((first, _)), Some((last, _))) = (events.first(), events.last()) else {
+            return Err(Fault::TooFarBehind.into());
+        };
+        if *first != self.cursor + 1 {
+            return Err(Fault::TooFarBehind.into());
         }
+        self.cursor = *last;
+        let mut bytes = BytesMut::with_capacity(events.iter().map(|(_, frame)| frame.len()).sum());
+        for (_, frame) in &events {
+            bytes.extend_from_slice(frame.as_bytes());
+        }
+        Ok(bytes.freeze())
     }
 
     /// When the server drains: what the room has until now, for whoever reads; one last notice; then the end.
@@ -192,7 +188,7 @@ impl Subscriber {
         }
         self.draining = None;
         // In this order: an end is there before the events that must not come after it can be read.
-        let last = self.reader.as_ref().map_or(0, Reader::last);
+        let last = self.reader.as_ref().map_or(0, Reader::head);
         if self.outbox.ended().is_some() {
             return;
         }
@@ -227,7 +223,7 @@ impl http_body::Body for Subscriber {
             return Poll::Ready(None);
         }
         let frame = match ready!(self.poll_next(context)) {
-            Ok(frame) => http_body::Frame::data(frame.bytes()),
+            Ok(bytes) => http_body::Frame::data(bytes),
             Err(status) => {
                 self.ended = true;
                 http_body::Frame::trailers(trailers(&status))

@@ -261,6 +261,10 @@ fn a_setting_takes_what_is_at_the_ends_of_its_range_and_nothing_beyond() {
             "limits.memory_bytes",
             ["1048575", "1048576", "1099511627776", "1099511627777"],
         ),
+        (
+            "limits.feed_bytes",
+            ["65535", "65536", "1099511627776", "1099511627777"],
+        ),
         ("client.id", ["-1", "0", "2147483647", "2147483648"]),
         ("client.backlog", ["-1", "0", "1000", "1001"]),
     ];

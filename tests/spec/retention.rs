@@ -137,8 +137,13 @@ async fn who_comes_back_for_what_fell_out_is_told_and_starts_anew() {
 
 #[tokio::test]
 async fn a_reader_whose_next_event_falls_out_ends_stalled_and_never_reads_past_a_gap() {
+    let settings = [
+        TWENTY.as_slice(),
+        &[("CHITCHAT_LIMITS__FEED_BYTES", "262144")],
+    ]
+    .concat();
     for (_kept, data) in forms() {
-        let server = ServerProcess::with(&data, &TWENTY).await;
+        let server = ServerProcess::with(&data, &settings).await;
         let mut slow = Raw::open(server.connect_narrow().await, CHAT).await;
         slow.join("Slow").await;
         let mut talker = Raw::open(server.connect().await, CHAT).await;

@@ -87,7 +87,11 @@ async fn pass(duration: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_does_not_read_delays_nobody_and_reads_on_without_a_gap() {
-    let server = start_with(|config| config.limits.rate = 0).await;
+    let server = start_with(|config| {
+        config.limits.rate = 0;
+        config.limits.feed_bytes = 256 * 1024;
+    })
+    .await;
     let mut slow = server.narrow_chat().await;
     slow.join("Slow").await;
 
@@ -103,6 +107,7 @@ async fn a_reader_for_whom_history_was_dropped_is_told_and_given_no_gap() {
     let server = start_with(|config| {
         config.limits.rate = 0;
         config.limits.memory_bytes = 300 * 1024;
+        config.limits.feed_bytes = 256 * 1024;
     })
     .await;
     let mut slow = server.narrow_chat().await;
@@ -128,6 +133,7 @@ async fn such_a_reader_is_told_also_while_a_refusal_waits_for_its_place() {
     let server = start_with(|config| {
         config.limits.rate = 0;
         config.limits.memory_bytes = 300 * 1024;
+        config.limits.feed_bytes = 256 * 1024;
     })
     .await;
     let mut slow = server.narrow_chat().await;
