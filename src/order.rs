@@ -23,7 +23,7 @@ use crate::{
         EventName, Facts, Step,
         log::{self, ServerLog},
     },
-    wire::{self, Frame},
+    wire,
 };
 
 /// Commands that may wait for their turn.
@@ -88,6 +88,7 @@ impl Order {
             feeds,
             log,
             clock: Arc::clone(&clock),
+            scratch: Vec::new(),
             stopping: false,
         };
         let order = Self {
@@ -168,6 +169,8 @@ pub struct Sequencer {
     feeds: Feeds,
     log: ServerLog,
     clock: Arc<AtomicI64>,
+    /// What events are encoded in.
+    scratch: Vec<u8>,
     /// Whether it runs on a thread of its own.
     threaded: bool,
     /// Whether it was told to end.
@@ -274,7 +277,7 @@ impl Sequencer {
             changed.rooms.insert(Arc::clone(feed.room()));
         }
         if let Some(id) = whose_membership(&outcome) {
-            changed.members.insert((room.as_str().into(), id));
+            changed.members.insert((Arc::clone(&room), id));
         }
         Ok(Folded {
             outcome,
@@ -298,7 +301,7 @@ impl Sequencer {
                 let entry = Entry {
                     room: Arc::clone(feed.room()),
                     sequence: event.sequence,
-                    frame: Frame::of(&wire::event(event)),
+                    frame: wire::frame(event, &mut self.scratch),
                 };
                 (Arc::clone(feed), entry)
             }));
@@ -308,7 +311,7 @@ impl Sequencer {
         for Dropped { room, first } in dropped {
             // No logical time passes: what is dropped from a history is no event of it.
             let _ = self.service.apply(Command {
-                room: room.to_string(),
+                room,
                 timestamp: None,
                 accepted_at: UNIX_EPOCH,
                 traceparent: String::new(),

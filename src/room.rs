@@ -15,7 +15,7 @@ mod rules;
 mod snapshot;
 pub mod text;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use self::{
     command::{Action, Command, Join, Poster, Resume},
@@ -42,7 +42,7 @@ pub struct Service {
     limits: Limits,
     clock: LamportClock,
     incarnations: u64,
-    rooms: BTreeMap<String, Room>,
+    rooms: BTreeMap<Arc<str>, Room>,
 }
 
 /// One room: who is there, how far its sequence is, and which message ids it remembers.
@@ -66,7 +66,7 @@ pub struct Member {
     /// Unique in the room.
     pub id: i32,
     /// As shown.
-    pub name: String,
+    pub name: Arc<str>,
     /// A program.
     pub bot: bool,
     /// What its session hashes to; none for a client that was given no session and so cannot resume.
@@ -94,7 +94,7 @@ pub struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// How many are in it.
     pub participants: usize,
     /// Its last sequence.
@@ -139,7 +139,7 @@ impl Service {
     /// The rooms that have a history, in alphabetical order.
     pub fn rooms(&self) -> impl Iterator<Item = Summary> {
         self.rooms.iter().map(|(name, room)| Summary {
-            name: name.clone(),
+            name: Arc::clone(name),
             participants: room.members.len(),
             head: room.head,
             first: room.first,

@@ -1,6 +1,6 @@
 //! What the fold is asked to do.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{Digest, Incarnation, Refusal};
 
@@ -8,7 +8,7 @@ use super::{Digest, Incarnation, Refusal};
 #[derive(Debug, Clone)]
 pub struct Command {
     /// The room.
-    pub room: String,
+    pub room: Arc<str>,
     /// The timestamp that the message carried; none where no message was received (a broken stream's departure).
     pub timestamp: Option<i64>,
     /// When a server accepted it, by its wall clock; orders nothing.

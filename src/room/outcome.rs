@@ -1,6 +1,6 @@
 //! What became of a command.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{Incarnation, Reading, text::NameFault};
 
@@ -18,7 +18,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// The room.
-    pub room: String,
+    pub room: Arc<str>,
     /// Its place in the room: 1, 2, 3 ...
     pub sequence: u64,
     /// Its logical time.
@@ -28,7 +28,7 @@ pub struct Event {
     /// The participant that it is about.
     pub sender_id: i32,
     /// That participant's name.
-    pub sender_name: String,
+    pub sender_name: Arc<str>,
     /// Whether that is a program.
     pub bot: bool,
     /// The text to show.
@@ -73,7 +73,7 @@ pub enum Answer {
         /// Its id.
         id: i32,
         /// Its name, as it is shown.
-        name: String,
+        name: Arc<str>,
         /// This stream.
         incarnation: Incarnation,
         /// It was in the room already, and continues.
@@ -118,11 +118,11 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refused {
     /// The room.
-    pub room: String,
+    pub room: Arc<str>,
     /// Who sent it.
     pub id: i32,
     /// That participant's name.
-    pub participant: String,
+    pub participant: Arc<str>,
     /// Why.
     pub refusal: Refusal,
     /// Why, in the words that the sender reads.

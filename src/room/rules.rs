@@ -1,6 +1,6 @@
 //! The rules: what becomes of a command.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
     Action, Answer, Command, Digest, Event, Incarnation, Join, Kind, Member, Outcome, Poster,
@@ -51,7 +51,7 @@ pub(super) fn apply(service: &mut Service, command: Command) -> Outcome {
 /// One command on its way through the rules.
 struct Step<'a> {
     service: &'a mut Service,
-    room: String,
+    room: Arc<str>,
     timestamp: Option<i64>,
     accepted_at: SystemTime,
     traceparent: String,
@@ -60,7 +60,7 @@ struct Step<'a> {
 /// Who an event is about.
 struct Sender {
     id: i32,
-    name: String,
+    name: Arc<str>,
     bot: bool,
 }
 
@@ -89,7 +89,7 @@ impl Step<'_> {
             return Err(self.impossible_timestamp());
         }
         let holder = join.session_held.and_then(|session| {
-            let room = self.service.rooms.get(&self.room)?;
+            let room = self.service.rooms.get(&*self.room)?;
             room.sessions.get(&session).copied()
         });
         match holder {
@@ -151,13 +151,13 @@ impl Step<'_> {
         let incarnation = self.next_incarnation();
         let sender = Sender {
             id: join.id,
-            name: name.clone(),
+            name: name.as_str().into(),
             bot: join.bot,
         };
         let event = self.event(Kind::Join, &sender, String::new(), String::new());
         self.opened().insert(Member {
             id: join.id,
-            name: name.clone(),
+            name: Arc::clone(&sender.name),
             bot: join.bot,
             session: join.session_given,
             incarnation,
@@ -167,7 +167,7 @@ impl Step<'_> {
         Ok(Outcome {
             answer: Answer::Joined {
                 id: join.id,
-                name,
+                name: sender.name,
                 incarnation,
                 resumed: false,
                 reading,
@@ -209,9 +209,13 @@ impl Step<'_> {
                 let name = self.name(&name)?;
                 if let Err(held) = self.check_free(id, &name) {
                     // A retry is no new claim to the name: somebody may have taken it since the first sending.
-                    return self.first_result(&name, text, &message_id).ok_or(held);
+                    return self.retry(&name, text, message_id).ok_or(held);
                 }
-                Sender { id, name, bot }
+                Sender {
+                    id,
+                    name: name.into(),
+                    bot,
+                }
             }
         };
         self.publish(&sender, text, message_id)
@@ -232,21 +236,21 @@ impl Step<'_> {
             Ok(text) => text,
             Err(refusal) => return Ok(self.refuse(sender, refusal, message_id)),
         };
-        let content = content(&sender.name, &text);
-        match self.known(&message_id) {
-            Some(first) if first.content == content => return Ok(first.again(message_id)),
-            Some(_) => return Err(Rejection::MessageIdReused),
+        let mark = Mark::of(&message_id, &sender.name, &text);
+        match mark.and_then(|mark| self.first_result(mark)) {
+            Some(Ok(first)) => return Ok(first.again(message_id)),
+            Some(Err(reused)) => return Err(reused),
             None => {}
         }
         self.open_room()?;
         let event = self.event(Kind::Message, sender, text, message_id);
-        if !event.message_id.is_empty() {
+        if let Some(Mark { key, content }) = mark {
             let first = First {
                 content,
                 timestamp: event.timestamp,
                 sequence: event.sequence,
             };
-            self.opened().recent.remember(key(&event.message_id), first);
+            self.opened().recent.remember(key, first);
         }
         Ok(Outcome {
             answer: Answer::Stored {
@@ -258,21 +262,20 @@ impl Step<'_> {
     }
 
     /// The answer to a message that repeats one that is known.
-    fn first_result(&self, name: &str, text: &str, message_id: &str) -> Option<Outcome> {
+    fn retry(&self, name: &str, text: &str, message_id: String) -> Option<Outcome> {
         let text = text::message(text, &self.service.limits).ok()?;
-        let first = self.known(message_id)?;
-        (first.content == content(name, &text)).then(|| first.again(message_id.into()))
+        let first = self.first_result(Mark::of(&message_id, name, &text)?)?;
+        Some(first.ok()?.again(message_id))
     }
 
-    fn known(&self, message_id: &str) -> Option<First> {
-        if message_id.is_empty() {
-            return None;
-        }
-        self.service
-            .rooms
-            .get(&self.room)?
-            .recent
-            .get(key(message_id))
+    /// What became of the message with this mark when it came first, if it did; an error if that was another one.
+    fn first_result(&self, mark: Mark) -> Option<Result<First, Rejection>> {
+        let room = self.service.rooms.get(&*self.room)?;
+        let first = room.recent.get(mark.key)?;
+        Some(match first.content == mark.content {
+            true => Ok(first),
+            false => Err(Rejection::MessageIdReused),
+        })
     }
 
     fn refuse_from(
@@ -326,7 +329,7 @@ impl Step<'_> {
     }
 
     fn trim(&mut self, first: u64) -> Outcome {
-        if let Some(room) = self.service.rooms.get_mut(&self.room) {
+        if let Some(room) = self.service.rooms.get_mut(&*self.room) {
             room.first = first.clamp(room.first, room.head + 1);
             room.let_go(self.service.limits.dedup_events as u64);
         }
@@ -340,7 +343,11 @@ impl Step<'_> {
     }
 
     fn member(&mut self, id: i32) -> Option<&mut Member> {
-        self.service.rooms.get_mut(&self.room)?.members.get_mut(&id)
+        self.service
+            .rooms
+            .get_mut(&*self.room)?
+            .members
+            .get_mut(&id)
     }
 
     fn check_room(&self) -> Result<(), Rejection> {
@@ -357,7 +364,7 @@ impl Step<'_> {
 
     /// Nobody present holds the id or the name.
     fn check_free(&self, id: i32, name: &str) -> Result<(), Rejection> {
-        let Some(room) = self.service.rooms.get(&self.room) else {
+        let Some(room) = self.service.rooms.get(&*self.room) else {
             return Ok(());
         };
         if room.members.contains_key(&id) {
@@ -371,7 +378,7 @@ impl Step<'_> {
 
     fn open_room(&mut self) -> Result<(), Rejection> {
         let rooms = &mut self.service.rooms;
-        if !rooms.contains_key(&self.room) {
+        if !rooms.contains_key(&*self.room) {
             if rooms.len() >= self.service.limits.rooms {
                 return Err(Rejection::TooManyRooms {
                     limit: self.service.limits.rooms,
@@ -385,7 +392,7 @@ impl Step<'_> {
     fn opened(&mut self) -> &mut Room {
         self.service
             .rooms
-            .get_mut(&self.room)
+            .get_mut(&*self.room)
             .expect("the caller has opened the room")
     }
 
@@ -452,6 +459,23 @@ impl Step<'_> {
             accepted_at: self.accepted_at,
             traceparent: self.traceparent.clone(),
         }
+    }
+}
+
+/// What a message is recognized by when it comes again.
+#[derive(Clone, Copy)]
+struct Mark {
+    key: Digest,
+    content: Digest,
+}
+
+impl Mark {
+    /// None for a message without an id: that one is new each time.
+    fn of(message_id: &str, name: &str, text: &str) -> Option<Self> {
+        (!message_id.is_empty()).then(|| Self {
+            key: key(message_id),
+            content: content(name, text),
+        })
     }
 }
 

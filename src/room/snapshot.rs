@@ -125,7 +125,7 @@ impl Service {
             for member in kept.members {
                 room.insert(member);
             }
-            (kept.name, room)
+            (kept.name.into(), room)
         });
         Self {
             epoch: snapshot.epoch,

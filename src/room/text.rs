@@ -54,10 +54,15 @@ pub enum NameFault {
 /// [`Refusal::Empty`], [`Refusal::TooManyChars`], [`Refusal::TooManyBytes`] or [`Refusal::Forbidden`].
 pub fn message(raw: &str, limits: &Limits) -> Result<String, Refusal> {
     let text = tidy(raw);
-    if text.chars().all(is_invisible) {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_plain && text.chars().all(is_invisible) {
         return Err(Refusal::Empty);
     }
     check_length(&text, limits)?;
+    if is_plain {
+        // Printable ASCII, as most texts are: one look at each byte has told all there is to know.
+        return Ok(text);
+    }
     match text.chars().find(|&c| is_deceptive(c)) {
         Some(c) => Err(Refusal::Forbidden(c)),
         None => Ok(text),
@@ -151,7 +156,7 @@ fn is_mark(c: char) -> bool {
 
 fn tidy(raw: &str) -> String {
     let trimmed = raw.trim();
-    if is_nfc(trimmed) {
+    if trimmed.is_ascii() || is_nfc(trimmed) {
         trimmed.to_owned()
     } else {
         trimmed.nfc().collect()

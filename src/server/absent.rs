@@ -73,6 +73,7 @@ async fn depart(shared: &Shared, absent: Vec<Participant>) -> Result<(), Stopped
         ..
     } in absent
     {
+        let room = Arc::from(room);
         let span = shared.tracer.order("", &room);
         let leave = command(&room, None, &span, Action::Leave { id, incarnation });
         shared.order.submit(leave, span, Box::new(drop)).await?;

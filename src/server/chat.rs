@@ -46,7 +46,7 @@ pub(super) enum Dialect {
 
 /// The streams that are open, so that a newer incarnation of a participant can end the older one's.
 #[derive(Debug, Default)]
-pub(super) struct Streams(Mutex<HashMap<(String, i32), Newest>>);
+pub(super) struct Streams(Mutex<HashMap<(Arc<str>, i32), Newest>>);
 
 /// A participant's newest stream.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ struct Newest {
 
 /// A participant, on its stream.
 struct Participant {
-    room: String,
+    room: Arc<str>,
     id: i32,
-    name: String,
+    name: Arc<str>,
     incarnation: Incarnation,
     /// It was given a session, so it can come back when its stream breaks.
     can_return: bool,
@@ -137,7 +137,7 @@ async fn join(
 /// A JOIN on its way.
 struct Request {
     message: JoinMsgLeave,
-    room: String,
+    room: Arc<str>,
     dialect: Dialect,
     /// The session that a fresh participant will be given.
     session: String,
@@ -152,7 +152,7 @@ impl Request {
             (message.resume, message.backlog) = (None, 0);
         }
         Ok(Self {
-            room: room_or_default(&message.room),
+            room: room_or_default(&message.room).into(),
             session: shared.new_session(),
             message,
             dialect,
@@ -237,7 +237,7 @@ impl Request {
             (Dialect::Ours, _) => Some(private_welcome(&self.room, timestamp, welcome)),
         };
         let participant = Participant {
-            room: self.room.clone(),
+            room: Arc::clone(&self.room),
             id,
             name,
             incarnation,
@@ -301,11 +301,15 @@ impl Stream<'_> {
                 Some(Ended { may_return: false }) => return Departure::Dismissed,
                 None => {}
             }
-            // What has arrived is heard first, even if the client is gone already: a LEAVE is always obeyed.
+            if draining.is_cancelled() {
+                return Departure::Drain;
+            }
+            // What has arrived is heard first, even if the client is gone already: a LEAVE is always obeyed. Where there is
+            // something, the rest is not asked, which for a busy stream is most of the time.
             let received = tokio::select! {
                 biased;
-                () = draining.cancelled() => return Departure::Drain,
                 received = inbound.next() => received,
+                () = draining.cancelled() => return Departure::Drain,
                 () = self.outbox.gone() => Received::Broken,
             };
             match received {
@@ -365,7 +369,7 @@ impl Stream<'_> {
         let span = self.shared.tracer.order(&message.traceparent, room);
         let command = command(room, Some(message.timestamp), &span, action);
         let outbox = Arc::clone(self.outbox);
-        let room = room.clone();
+        let room = Arc::clone(room);
         let reply = Box::new(
             move |outcome: Outcome| match answer(&room, outcome.answer) {
                 Ok(None) => {}
@@ -385,7 +389,8 @@ impl Stream<'_> {
     }
 
     fn is_in_time(&mut self) -> bool {
-        self.allowance.take(self.shared.limits.rate, Instant::now())
+        let rate = self.shared.limits.rate;
+        rate == 0 || self.allowance.take(rate, Instant::now())
     }
 
     async fn too_fast(&self, message: JoinMsgLeave) -> Option<Departure> {
@@ -517,9 +522,14 @@ fn code(refusal: &Refusal) -> NoticeCode {
 }
 
 /// A command as this server received it, now.
-pub(super) fn command(room: &str, timestamp: Option<i64>, span: &Step, action: Action) -> Command {
+pub(super) fn command(
+    room: &Arc<str>,
+    timestamp: Option<i64>,
+    span: &Step,
+    action: Action,
+) -> Command {
     Command {
-        room: room.into(),
+        room: Arc::clone(room),
         timestamp,
         accepted_at: SystemTime::now(),
         traceparent: span.traceparent(),
@@ -539,7 +549,7 @@ impl Streams {
             outbox: Arc::clone(outbox),
         };
         let mut streams = self.lock();
-        let key = (participant.room.clone(), participant.id);
+        let key = (Arc::clone(&participant.room), participant.id);
         let older = match streams.get(&key) {
             // Two resumes at once: the order has said which one counts.
             Some(newest) if newest.incarnation > this.incarnation => Some(this),
@@ -553,7 +563,7 @@ impl Streams {
 
     fn remove(&self, participant: &Participant) {
         let mut streams = self.lock();
-        let key = (participant.room.clone(), participant.id);
+        let key = (Arc::clone(&participant.room), participant.id);
         if let Entry::Occupied(newest) = streams.entry(key)
             && newest.get().incarnation == participant.incarnation
         {
@@ -561,7 +571,7 @@ impl Streams {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, i32), Newest>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, i32), Newest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -207,7 +207,7 @@ async fn send_message(
     peer: Option<IpAddr>,
     message: JoinMsgLeave,
 ) -> Result<SendMessageResponse, Status> {
-    let room = room_or_default(&message.room);
+    let room: Arc<str> = room_or_default(&message.room).into();
     let rate = shared.limits.rate;
     let poster = match message.id {
         ..0 => return Err(Rejection::BadId.into()),
@@ -311,7 +311,7 @@ async fn list_participants(
             .participants(&room)
             .map(|member| v1::Participant {
                 id: member.id,
-                name: member.name.clone(),
+                name: member.name.to_string(),
                 bot: member.bot,
                 joined_sequence: member.joined_sequence,
                 joined_timestamp: member.joined_timestamp,
@@ -327,7 +327,7 @@ async fn list_rooms(shared: &Shared) -> Result<ListRoomsResponse, Status> {
         rooms: service
             .rooms()
             .map(|room| v1::Room {
-                name: room.name,
+                name: room.name.to_string(),
                 participants: u32::try_from(room.participants).unwrap_or(u32::MAX),
                 head: room.head,
                 first: room.first,

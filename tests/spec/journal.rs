@@ -249,7 +249,7 @@ impl Model {
         let secret = self.incarnations.to_le_bytes();
         Member {
             id,
-            name: format!("{room} {id}"),
+            name: format!("{room} {id}").into(),
             bot: id == 2,
             session: (id != 3).then(|| Digest::of(&[&secret])),
             incarnation: Incarnation(self.incarnations),

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    sync::Arc,
     time::UNIX_EPOCH,
 };
 
@@ -290,7 +291,7 @@ fn session_given_at(step: usize) -> Digest {
 }
 
 fn extent(service: &Service, room: &str) -> (u64, u64) {
-    let summary = service.rooms().find(|summary| summary.name == room);
+    let summary = service.rooms().find(|summary| &*summary.name == room);
     summary.map_or((1, 0), |summary| (summary.first, summary.head))
 }
 
@@ -566,10 +567,10 @@ proptest! {
                     Kind::Message => {}
                 }
             }
-            let listed: BTreeMap<_, _> = ["lobby", "attic", "cellar"].into_iter().flat_map(|room| {
+            let listed: BTreeMap<(Arc<str>, i32), _> = ["lobby", "attic", "cellar"].into_iter().flat_map(|room| {
                 let one = |m: &Member| {
                     let joined = (m.name.clone(), m.joined_sequence, m.joined_timestamp);
-                    ((room.to_owned(), m.id), joined)
+                    ((room.into(), m.id), joined)
                 };
                 members(&done.after, room).map(one).collect::<Vec<_>>()
             }).collect();
@@ -704,7 +705,7 @@ proptest! {
 
     #[test]
     fn a_message_id_is_stored_once_among_the_last_events_of_its_room(steps in steps()) {
-        let mut stored: BTreeMap<(String, String), Event> = BTreeMap::new();
+        let mut stored: BTreeMap<(Arc<str>, String), Event> = BTreeMap::new();
 
         for done in run(&steps) {
             let Some((message_id, _)) = done.words().filter(|(id, _)| !id.is_empty()) else { continue };
