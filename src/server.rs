@@ -2,6 +2,8 @@
 
 mod absent;
 mod chat;
+mod connection;
+mod drain;
 mod history;
 mod inbound;
 mod incoming;
@@ -28,7 +30,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tonic::{server::NamedService, service::Routes, transport::Server as Transport};
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub use incoming::Listener;
@@ -36,6 +38,7 @@ pub use incoming::Listener;
 use self::{
     absent::Absent,
     chat::Streams,
+    drain::Drain,
     incoming::Incoming,
     outbox::Outbox,
     rate::Allowances,
@@ -52,38 +55,6 @@ use crate::{
     telemetry::{Tracer, log::ServerLog},
     wire::DESCRIPTORS,
 };
-
-/// Streams that one connection may have open.
-///
-/// When reached: a further one is refused, and a gRPC client waits with it. Source: h2 may buffer 400 KB for each reader
-/// that takes nothing, and the reader itself a page of 64 KiB, so a connection costs 7.5 MB at the worst.
-const STREAMS_PER_CONNECTION: u32 = 16;
-
-/// Streams that a connection may make us reset before it is closed: RUSTSEC-2024-0003, which tonic's default leaves open.
-const RESETS_PER_CONNECTION: usize = 128;
-
-/// Streams that a client may reset before we have accepted them: CVE-2023-44487.
-const PENDING_RESETS: usize = 20;
-
-/// What a client may send ahead of us on one stream, in bytes: HTTP/2's own default. A smaller one is asking for trouble: a
-/// client may fill the default before it has heard of ours, and some never look.
-const STREAM_WINDOW: u32 = 65_535;
-
-/// What a client may send ahead of us on one connection, in bytes. Its streams' windows bound that already; this is so
-/// large because h2 ends a connection whose small unread DATA frames lack more than half of it (see the assertion).
-const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
-
-// h2 0.4.20 charges each unread DATA frame what it lacks to 256 bytes. An honest client that fills all its streams with
-// the shortest of messages while we are slow must not lose its connection to that.
-const _: () = {
-    const SHORTEST: u32 = 10;
-    const CHARGED_TO: u32 = 256;
-    let frames = STREAMS_PER_CONNECTION * (STREAM_WINDOW / SHORTEST);
-    assert!(frames * (CHARGED_TO - SHORTEST) <= CONNECTION_WINDOW / 2);
-};
-
-/// All headers of a request, in bytes; HTTP/2's own default. A request with more is answered 431 by hyper.
-const HEADERS_BYTES: u32 = 16_384;
 
 /// How long the order may take to carry out what it has taken and to close the history, once all streams have ended.
 ///
@@ -119,9 +90,6 @@ pub enum ServeError {
     /// The history cannot be opened, read or written.
     #[error(transparent)]
     History(#[from] journal::Fault),
-    /// The transport failed.
-    #[error("the server cannot go on")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// What all calls share.
@@ -140,7 +108,7 @@ struct Shared {
     unary_senders: Allowances<Digest>,
     /// Owns the tasks of all streams.
     tasks: TaskTracker,
-    draining: CancellationToken,
+    draining: Drain,
 }
 
 impl Shared {
@@ -149,8 +117,7 @@ impl Shared {
             journal: self.journal.clone(),
             order: self.order.clone(),
         };
-        let draining = self.draining.clone().cancelled_owned();
-        Subscriber::new(sources, Arc::clone(outbox), draining)
+        Subscriber::new(sources, Arc::clone(outbox), self.draining.waiting())
     }
 
     fn pick_if_none(&self, id: i32) -> i32 {
@@ -220,7 +187,7 @@ impl<L: Listener> Server<L> {
             outsiders: Allowances::default(),
             unary_senders: Allowances::default(),
             tasks: TaskTracker::new(),
-            draining: CancellationToken::new(),
+            draining: Drain::default(),
         };
         Ok(Self {
             listener,
@@ -257,7 +224,7 @@ impl<L: Listener> Server<L> {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Transport`]; [`ServeError::History`] as soon as an event cannot be stored, or what is stored turns
+    /// [`ServeError::History`] as soon as an event cannot be stored, or what is stored turns
     /// out to be damaged.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
         let Self {
@@ -275,13 +242,13 @@ impl<L: Listener> Server<L> {
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
         let address = listener.local_addr();
-        let drained = CancellationToken::new();
-        let serving = transport(&config)
-            .add_routes(routes(&shared).add_service(health_service))
-            .serve_with_incoming_shutdown(
-                Incoming::new(listener, &config),
-                drained.clone().cancelled_owned(),
-            );
+        let drained = Drain::default();
+        let serving = connection::serve(
+            Incoming::new(listener, &config),
+            routes(&shared).add_service(health_service).prepare(),
+            config.clone(),
+            drained.clone(),
+        );
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
         set_health(&health, ServingStatus::Serving).await;
         if let Ok(address) = address {
@@ -300,7 +267,7 @@ impl<L: Listener> Server<L> {
         tracing::info!("Chit Chat service stopping: telling everybody");
         let deadline = Instant::now() + config.drain_timeout;
         shared.drain(&health, deadline).await;
-        drained.cancel();
+        drained.begin();
         if served.is_none() {
             served = timeout_at(deadline, &mut serving).await.ok();
         }
@@ -328,7 +295,7 @@ impl<L: Listener> Server<L> {
             return Err(damage.into());
         }
         unless_panicked(stored).unwrap_or(Ok(()))?;
-        unless_panicked(served).unwrap_or(Ok(()))?;
+        unless_panicked(served);
         Ok(())
     }
 }
@@ -369,7 +336,7 @@ impl Shared {
     /// Ends all streams: new probes read NOT_SERVING, everybody hears DRAINING, health watches and reflection end.
     async fn drain(&self, health: &HealthReporter, deadline: Instant) {
         set_health(health, ServingStatus::NotServing).await;
-        self.draining.cancel();
+        self.draining.begin();
         self.tasks.close();
         if timeout_at(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("streams that are still busy are cut");
@@ -388,19 +355,6 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     for name in HEALTH_NAMES {
         health.set_service_status(name, status).await;
     }
-}
-
-fn transport(config: &config::Server) -> Transport {
-    Transport::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_max_local_error_reset_streams(Some(RESETS_PER_CONNECTION))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(config.keepalive_timeout))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(HEADERS_BYTES)
-        .max_frame_size(16_384)
 }
 
 const OWN_DESCRIPTORS: &str = "the descriptors are the build's own";

@@ -43,7 +43,7 @@ pub async fn run(_: Args, context: Context) -> anyhow::Result<Exit> {
 /// What the process ends with because of `error`.
 fn exit_code(error: &ServeError) -> Exit {
     match error {
-        ServeError::Listen { .. } | ServeError::Transport(_) => Exit::Failed,
+        ServeError::Listen { .. } => Exit::Failed,
         ServeError::History(fault) => match fault {
             Fault::InUse { .. } => Exit::DataInUse,
             Fault::Damaged { .. } => Exit::Damaged,

@@ -59,7 +59,7 @@ impl Absent {
         tokio::select! {
             // The order has stopped, and so does the server: the next one expects them again.
             _ = announce => {}
-            () = shared.draining.cancelled() => {}
+            () = shared.draining.begun() => {}
         }
     }
 }

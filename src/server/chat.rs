@@ -94,7 +94,7 @@ pub(super) async fn serve(
     let joined = tokio::select! {
         biased;
         joined = join(&shared, &mut inbound, &outbox, dialect) => joined,
-        () = shared.draining.cancelled() => return,
+        () = shared.draining.begun() => return,
     };
     let participant = match joined {
         Ok(participant) => participant,
@@ -301,7 +301,7 @@ impl Stream<'_> {
                 Some(Ended { may_return: false }) => return Departure::Dismissed,
                 None => {}
             }
-            if draining.is_cancelled() {
+            if draining.has_begun() {
                 return Departure::Drain;
             }
             // What has arrived is heard first, even if the client is gone already: a LEAVE is always obeyed. Where there is
@@ -309,7 +309,7 @@ impl Stream<'_> {
             let received = tokio::select! {
                 biased;
                 received = inbound.next() => received,
-                () = draining.cancelled() => return Departure::Drain,
+                () = draining.begun() => return Departure::Drain,
                 () = self.outbox.gone() => Received::Broken,
             };
             match received {
@@ -317,7 +317,7 @@ impl Stream<'_> {
                     let heard = tokio::select! {
                         biased;
                         heard = self.hear(message) => heard,
-                        () = draining.cancelled() => Some(Departure::Drain),
+                        () = draining.begun() => Some(Departure::Drain),
                     };
                     if let Some(departure) = heard {
                         return departure;
@@ -439,7 +439,7 @@ impl Stream<'_> {
                 );
                 tokio::select! {
                     () = sleep(grace) => self.leave(None, "").await,
-                    () = self.shared.draining.cancelled() => {}
+                    () = self.shared.draining.begun() => {}
                 }
             }
             Departure::Broken => self.leave(None, "").await,

@@ -1,6 +1,7 @@
 //! Accepts connections: bounded in number, each with a deadline for its first words.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -15,8 +16,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
-use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::config;
 
@@ -74,6 +73,10 @@ pub(super) struct Incoming<L> {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
+/// Whose connection a request came on: one of its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 /// An accepted connection. Its place is free again when it is dropped.
 pub(super) struct Connection<Io> {
     io: Io,
@@ -102,12 +105,13 @@ impl<L: Listener> Incoming<L> {
             _place: place,
         })
     }
-}
 
-impl<L: Listener> Stream for Incoming<L> {
-    type Item = io::Result<Connection<L::Io>>;
+    /// The next connection. Nothing is lost where this is dropped and called again.
+    pub(super) async fn accept(&mut self) -> Connection<L::Io> {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Connection<L::Io>> {
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
@@ -115,7 +119,7 @@ impl<L: Listener> Stream for Incoming<L> {
             }
             match ready!(self.listener.poll_accept(context)) {
                 Ok((io, peer)) => match self.admit(io, peer) {
-                    Some(connection) => return Poll::Ready(Some(Ok(connection))),
+                    Some(connection) => return Poll::Ready(connection),
                     None => {
                         tracing::warn!(%peer, "closed a connection: no place is left (server.connections)")
                     }
@@ -129,15 +133,10 @@ impl<L: Listener> Stream for Incoming<L> {
     }
 }
 
-impl<Io> Connected for Connection<Io> {
-    type ConnectInfo = TcpConnectInfo;
-
+impl<Io> Connection<Io> {
     /// Who is at the other end; which of our addresses it came to is nobody's question.
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo {
-            local_addr: None,
-            remote_addr: Some(self.peer),
-        }
+    pub(super) fn peer(&self) -> Peer {
+        Peer(self.peer)
     }
 }
 

@@ -17,13 +17,14 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint},
 };
 use tokio::time::timeout;
-use tonic::{Status, body::Body, server::NamedService, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
 use super::{
     Shared,
     chat::{self, Dialect, command, digest, private_welcome},
     inbound::{Inbound, Received},
+    incoming::Peer,
     outbox::{Outbox, Start},
     status::Fault,
     subscriber::{Subscriber, trailers},
@@ -142,8 +143,8 @@ fn unknown_method(path: &str) -> Response<Body> {
 }
 
 fn peer(request: &Request<Body>) -> Option<IpAddr> {
-    let info = request.extensions().get::<TcpConnectInfo>()?;
-    Some(info.remote_addr()?.ip())
+    let Peer(address) = request.extensions().get()?;
+    Some(address.ip())
 }
 
 /// Taking part: a task hears the client, the response body tells it.
@@ -382,7 +383,7 @@ where
     let mut inbound = Inbound::new(request.into_body(), shared.limits.message_bytes);
     let received = tokio::select! {
         biased;
-        () = shared.draining.cancelled() => return Err(Fault::Draining.into()),
+        () = shared.draining.begun() => return Err(Fault::Draining.into()),
         received = timeout(REQUEST_TIMEOUT, inbound.next()) => received,
     };
     match received {

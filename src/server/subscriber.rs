@@ -9,10 +9,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, header::CONTENT_TYPE};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, body::Body};
 
 use super::{
+    drain,
     outbox::{Next, Outbox, Private, Start},
     status::Fault,
 };
@@ -56,7 +56,8 @@ type CatchingUp = Pin<Box<dyn Future<Output = Result<Page, journal::Fault>> + Se
 pub(super) struct Subscriber {
     sources: Sources,
     outbox: Arc<Outbox>,
-    draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Until it has told its client.
+    draining: Option<drain::Waiting>,
     reader: Option<Reader>,
     /// A page of the past that is being read, because the feed does not hold it any more.
     catching_up: Option<CatchingUp>,
@@ -66,15 +67,11 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(
-        sources: Sources,
-        outbox: Arc<Outbox>,
-        draining: WaitForCancellationFutureOwned,
-    ) -> Self {
+    pub(super) fn new(sources: Sources, outbox: Arc<Outbox>, draining: drain::Waiting) -> Self {
         Self {
             sources,
             outbox,
-            draining: Some(Box::pin(draining)),
+            draining: Some(draining),
             reader: None,
             catching_up: None,
             cursor: 0,
@@ -183,7 +180,7 @@ impl Subscriber {
         let Some(draining) = &mut self.draining else {
             return;
         };
-        if draining.as_mut().poll(context).is_pending() {
+        if draining.poll(context).is_pending() {
             return;
         }
         self.draining = None;

@@ -8,9 +8,10 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
+
+use super::drain::{self, Drain};
 
 /// A service whose requests end, as if the client had half-closed, once the server drains.
 ///
@@ -19,11 +20,11 @@ use tower_service::Service;
 #[derive(Debug, Clone)]
 pub(super) struct UntilDrain<S> {
     service: S,
-    draining: CancellationToken,
+    draining: Drain,
 }
 
 impl<S> UntilDrain<S> {
-    pub(super) fn new(service: S, draining: CancellationToken) -> Self {
+    pub(super) fn new(service: S, draining: Drain) -> Self {
         Self { service, draining }
     }
 }
@@ -42,7 +43,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for UntilDrain<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        let draining = Box::pin(self.draining.clone().cancelled_owned());
+        let draining = self.draining.waiting();
         let until_drain = |body| Body::new(RequestBody { body, draining });
         self.service.call(request.map(until_drain))
     }
@@ -50,7 +51,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for UntilDrain<S> {
 
 struct RequestBody {
     body: Body,
-    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    draining: drain::Waiting,
 }
 
 impl http_body::Body for RequestBody {
@@ -61,7 +62,7 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.draining.as_mut().poll(context).is_ready() {
+        if self.draining.poll(context).is_ready() {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.body).poll_frame(context)
