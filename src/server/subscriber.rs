@@ -164,11 +164,12 @@ impl Subscriber {
     /// What is on a page of the past, in one piece, if it begins where this subscriber's reading ended.
     fn next_events(&mut self, page: Result<Page, journal::Fault>) -> Result<Bytes, Status> {
         let events = page.map_err(|fault| Status::from(&fault))?.events;
+        let too_far_behind = Fault::TooFarBehind { last: self.cursor };
         let (Some((first, _)), Some((last, _))) = (events.first(), events.last()) else {
-            return Err(Fault::TooFarBehind.into());
+            return Err(too_far_behind.into());
         };
         if *first != self.cursor + 1 {
-            return Err(Fault::TooFarBehind.into());
+            return Err(too_far_behind.into());
         }
         self.cursor = *last;
         let mut bytes = BytesMut::with_capacity(events.iter().map(|(_, frame)| frame.len()).sum());
@@ -222,7 +223,9 @@ impl http_body::Body for Subscriber {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match ready!(self.poll_next(context)) {
+        let next = self.poll_next(context);
+        self.outbox.pulse.beat(next.is_ready());
+        let frame = match ready!(next) {
             Ok(bytes) => http_body::Frame::data(bytes),
             Err(status) => {
                 self.ended = true;

@@ -199,6 +199,7 @@ pub struct RawFrame {
 }
 
 impl Frames {
+    pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
