@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -36,6 +37,8 @@ pub(super) struct Outbox {
 struct State {
     start: Option<Start>,
     private: VecDeque<Private>,
+    /// What the body has read ahead.
+    kept: VecDeque<Piece>,
     end: Option<End>,
     reader: Option<Waker>,
 }
@@ -46,6 +49,13 @@ pub(super) struct Start {
     pub(super) reader: Reader,
     /// The last sequence that is not to be sent.
     pub(super) cursor: u64,
+}
+
+/// Events that are sent at once, and the sequence of the last of them.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
+    pub(super) last: u64,
 }
 
 /// A message for this subscriber alone.
@@ -90,6 +100,8 @@ pub(super) enum Next {
     Start(Start),
     /// Send this.
     Private(Private),
+    /// Send this, which the body has read ahead.
+    Kept(Piece),
     /// Events, up to this sequence, come first; then look again.
     Events { until: u64 },
     /// End with this.
@@ -194,7 +206,14 @@ impl Outbox {
 
     /// Nobody reads any more, or nobody does for now.
     pub(super) fn set_gone(&self) {
+        self.lock().kept = VecDeque::new();
         self.gone.cancel();
+    }
+
+    /// For the body: keeps what it has read ahead, until it asks what comes next. Here that can be let go of when nobody
+    /// asks the body any more.
+    pub(super) fn keep(&self, pieces: VecDeque<Piece>) {
+        self.lock().kept = pieces;
     }
 
     /// For the body: what comes after the event `cursor`. Whatever changes that wakes `context`.
@@ -208,19 +227,22 @@ impl Outbox {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
-        if let Some(private) = state.private.front() {
-            if private.after > cursor {
-                return Next::Events {
-                    until: private.after,
-                };
-            }
-            let private = state.private.pop_front();
-            return Next::Private(private.expect("there is a front"));
+        if let Some(private) = state
+            .private
+            .pop_front_if(|private| private.after <= cursor)
+        {
+            return Next::Private(private);
         }
-        match &state.end {
-            Some(end) if end.after <= cursor => Next::End(end.status(cursor)),
-            Some(end) => Next::Events { until: end.after },
-            None => Next::Events { until: u64::MAX },
+        let until = match (state.private.front(), &state.end) {
+            (Some(private), _) => private.after,
+            (None, Some(end)) if end.after <= cursor => return Next::End(end.status(cursor)),
+            (None, Some(end)) => end.after,
+            (None, None) => u64::MAX,
+        };
+        match state.kept.pop_front() {
+            // It was known that nothing belongs between these when they were read.
+            Some(piece) => Next::Kept(piece),
+            None => Next::Events { until },
         }
     }
 
