@@ -153,6 +153,11 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Messages per second and participant; 0: no limit.
     pub rate: u32,
+    /// How long a reader may take nothing although there is something for it; zero: no limit. When it is over, by a
+    /// quarter at most: its stream ends with RESOURCE_EXHAUSTED (STALLED), and it may resume. Less than 100 ms counts as
+    /// that.
+    #[serde(with = "duration")]
+    pub stall: Duration,
     /// How far a timestamp may be ahead of the service's clock.
     pub clock_jump: i64,
     /// Events per room whose `message_id` is remembered.
@@ -254,6 +259,7 @@ impl Default for Limits {
             name_chars: 32,
             message_bytes: 8 * 1024,
             rate: 1_000,
+            stall: Duration::from_secs(30),
             clock_jump: 1 << 20,
             dedup_events: 100_000,
             history_events: 1_000_000,

@@ -10,6 +10,7 @@ mod incoming;
 mod outbox;
 mod rate;
 mod service;
+mod stall;
 mod status;
 mod subscriber;
 mod until_drain;
@@ -43,6 +44,7 @@ use self::{
     outbox::Outbox,
     rate::Allowances,
     service::{ChatService, OriginalChatService},
+    stall::Lookout,
     subscriber::{Sources, Subscriber},
     until_drain::UntilDrain,
 };
@@ -102,6 +104,7 @@ struct Shared {
     journal: Journal,
     tracer: Tracer,
     streams: Streams,
+    lookout: Lookout,
     /// What posters outside a room may still send, by address.
     outsiders: Allowances<Option<IpAddr>>,
     /// What participants may still send by unary calls, by the session that was shown: nobody but its holder uses it up.
@@ -117,6 +120,7 @@ impl Shared {
             journal: self.journal.clone(),
             order: self.order.clone(),
         };
+        self.lookout.add(outbox);
         Subscriber::new(sources, Arc::clone(outbox), self.draining.waiting())
     }
 
@@ -174,6 +178,7 @@ impl<L: Listener> Server<L> {
         let absent = Absent::of(&snapshot);
         let service = Service::restore(snapshot, limits.clone());
         let log = ServerLog::new(&config.telemetry);
+        let lookout = Lookout::new(limits.stall);
         let (order, sequencer) = Order::local(service, writer, feeds.clone(), log);
         let shared = Shared {
             epoch,
@@ -184,6 +189,7 @@ impl<L: Listener> Server<L> {
             journal,
             tracer,
             streams: Streams::default(),
+            lookout,
             outsiders: Allowances::default(),
             unary_senders: Allowances::default(),
             tasks: TaskTracker::new(),
@@ -255,6 +261,7 @@ impl<L: Listener> Server<L> {
             log.running(address);
         }
         shared.tasks.spawn(absent.expect_back(Arc::clone(&shared)));
+        shared.tasks.spawn(stall::look_out(Arc::clone(&shared)));
 
         let (mut served, mut stored) = (None, None);
         let mut damage = None;

@@ -131,6 +131,11 @@ pub static SETTINGS: &[Setting] = &[
         "messages per second and participant; 0 is no limit",
     ),
     setting(
+        "limits.stall",
+        duration(Duration::ZERO, HOUR),
+        "how long a reader may take nothing although there is something for it; 0s is no limit",
+    ),
+    setting(
         "limits.clock_jump",
         // Even so the end of the clock's range is 2^31 messages away.
         whole(1, 1 << 32, "ticks"),

@@ -2,14 +2,18 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
+    time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::{stall::Pulse, status::Fault};
 use crate::{feed::Reader, wire::Frame};
 
 /// Messages of one stream that may be on their way through the order, or be answered by a notice that its client has
@@ -23,14 +27,18 @@ const IN_FLIGHT_MAX: usize = 1_024;
 pub(super) struct Outbox {
     state: Mutex<State>,
     places: Arc<Semaphore>,
-    /// Cancelled when the response body is gone: nobody reads any more.
+    /// Cancelled when the response body is gone, or is not read: nobody reads any more.
     gone: CancellationToken,
+    /// What the body did last.
+    pub(super) pulse: Pulse,
 }
 
 #[derive(Debug, Default)]
 struct State {
     start: Option<Start>,
     private: VecDeque<Private>,
+    /// What the body has read ahead.
+    kept: VecDeque<Piece>,
     end: Option<End>,
     reader: Option<Waker>,
 }
@@ -41,6 +49,13 @@ pub(super) struct Start {
     pub(super) reader: Reader,
     /// The last sequence that is not to be sent.
     pub(super) cursor: u64,
+}
+
+/// Events that are sent at once, and the sequence of the last of them.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
+    pub(super) last: u64,
 }
 
 /// A message for this subscriber alone.
@@ -60,8 +75,15 @@ pub(super) struct Private {
 struct End {
     /// Everything up to this sequence goes out before.
     after: u64,
-    status: Status,
+    why: Why,
     may_return: bool,
+}
+
+#[derive(Debug)]
+enum Why {
+    Status(Status),
+    /// The client took nothing for so long. How far it came is known when it reads again.
+    Stalled(Duration),
 }
 
 /// The service has ended the stream.
@@ -78,6 +100,8 @@ pub(super) enum Next {
     Start(Start),
     /// Send this.
     Private(Private),
+    /// Send this, which the body has read ahead.
+    Kept(Piece),
     /// Events, up to this sequence, come first; then look again.
     Events { until: u64 },
     /// End with this.
@@ -90,6 +114,7 @@ impl Outbox {
             state: Mutex::default(),
             places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             gone: CancellationToken::new(),
+            pulse: Pulse::default(),
         })
     }
 
@@ -111,6 +136,9 @@ impl Outbox {
 
     pub(super) fn push(&self, private: Private) {
         let mut state = self.lock();
+        if state.end.as_ref().is_some_and(End::is_stall) {
+            return;
+        }
         state.private.push_back(private);
         Self::wake(state);
     }
@@ -126,13 +154,42 @@ impl Outbox {
     }
 
     fn end_with(&self, after: u64, status: Status, may_return: bool) {
-        let mut state = self.lock();
-        state.end.get_or_insert(End {
+        let end = End {
             after,
-            status,
+            why: Why::Status(status),
             may_return,
-        });
+        };
+        let mut state = self.lock();
+        match &state.end {
+            None => state.end = Some(end),
+            // Who has stalled is told so in its own time. If it came back by a newer stream meanwhile, say, it is not to
+            // come back once more.
+            Some(first) if first.is_stall() && end.is_final() => state.end = Some(end),
+            Some(_) => {}
+        }
         Self::wake(state);
+    }
+
+    /// Ends the stream of a client that took nothing for `limit`, and lets go of what waits for it.
+    ///
+    /// Nobody asks its body for anything, so this also tells the stream's task that nobody reads.
+    pub(super) fn stall(&self, limit: Duration) {
+        let mut state = self.lock();
+        let unread = mem::take(&mut state.private);
+        match &state.end {
+            // What was to be said without delay is said, when it is read.
+            Some(end) if end.after == 0 => {}
+            _ => {
+                state.end = Some(End {
+                    after: 0,
+                    why: Why::Stalled(limit),
+                    may_return: true,
+                });
+            }
+        }
+        Self::wake(state);
+        drop(unread);
+        self.set_gone();
     }
 
     /// Whether the service has ended the stream.
@@ -147,8 +204,16 @@ impl Outbox {
         self.gone.cancelled().await;
     }
 
+    /// Nobody reads any more, or nobody does for now.
     pub(super) fn set_gone(&self) {
+        self.lock().kept = VecDeque::new();
         self.gone.cancel();
+    }
+
+    /// For the body: keeps what it has read ahead, until it asks what comes next. Here that can be let go of when nobody
+    /// asks the body any more.
+    pub(super) fn keep(&self, pieces: VecDeque<Piece>) {
+        self.lock().kept = pieces;
     }
 
     /// For the body: what comes after the event `cursor`. Whatever changes that wakes `context`.
@@ -162,19 +227,22 @@ impl Outbox {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
-        if let Some(private) = state.private.front() {
-            if private.after > cursor {
-                return Next::Events {
-                    until: private.after,
-                };
-            }
-            let private = state.private.pop_front();
-            return Next::Private(private.expect("there is a front"));
+        if let Some(private) = state
+            .private
+            .pop_front_if(|private| private.after <= cursor)
+        {
+            return Next::Private(private);
         }
-        match &state.end {
-            Some(end) if end.after <= cursor => Next::End(end.status.clone()),
-            Some(end) => Next::Events { until: end.after },
-            None => Next::Events { until: u64::MAX },
+        let until = match (state.private.front(), &state.end) {
+            (Some(private), _) => private.after,
+            (None, Some(end)) if end.after <= cursor => return Next::End(end.status(cursor)),
+            (None, Some(end)) => end.after,
+            (None, None) => u64::MAX,
+        };
+        match state.kept.pop_front() {
+            // It was known that nothing belongs between these when they were read.
+            Some(piece) => Next::Kept(piece),
+            None => Next::Events { until },
         }
     }
 
@@ -188,5 +256,27 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl End {
+    fn is_stall(&self) -> bool {
+        matches!(self.why, Why::Stalled(_))
+    }
+
+    fn is_final(&self) -> bool {
+        self.after == 0 && !self.may_return
+    }
+
+    /// `cursor`: the last sequence that was handed over.
+    fn status(&self, cursor: u64) -> Status {
+        match &self.why {
+            Why::Status(status) => status.clone(),
+            Why::Stalled(limit) => Fault::Stalled {
+                limit: *limit,
+                last: cursor,
+            }
+            .into(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The proto's table says what each asks of a client.
 
-use std::error::Error as _;
+use std::{collections::HashMap, error::Error as _};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -15,6 +15,9 @@ use crate::{
 
 /// The domain of our `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "chitchat";
+
+/// In the metadata of a STALLED: the last sequence that the stream had.
+const LAST_SEQUENCE: &str = "last_sequence";
 
 /// Why a call ends that is not the rules' doing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +36,13 @@ pub(super) enum Fault {
     TooManyRooms,
     #[error("the server is stopping; come back in a moment")]
     Draining,
-    #[error("what comes next in this room has been dropped from its history")]
-    TooFarBehind,
+    #[error("nothing was read for {limit:?}; what comes after {last} is kept")]
+    Stalled {
+        limit: std::time::Duration,
+        last: u64,
+    },
+    #[error("what comes after {last} in this room has been dropped from its history")]
+    TooFarBehind { last: u64 },
     #[error("this participant continues on a newer stream")]
     Superseded,
     #[error("a session is needed to speak for id {0}")]
@@ -53,12 +61,22 @@ impl From<Fault> for Status {
             Fault::TooFast { .. } => (Code::ResourceExhausted, "TOO_FAST"),
             Fault::TooManyRooms => (Code::ResourceExhausted, "LIMIT"),
             Fault::Draining => (Code::Unavailable, "DRAINING"),
-            Fault::TooFarBehind => (Code::ResourceExhausted, "STALLED"),
+            Fault::Stalled { .. } | Fault::TooFarBehind { .. } => {
+                (Code::ResourceExhausted, "STALLED")
+            }
             Fault::Superseded => (Code::Aborted, "SUPERSEDED"),
             Fault::NoSession(_) => (Code::Unauthenticated, "NO_SESSION"),
             Fault::UnknownMethod(_) => (Code::Unimplemented, "UNKNOWN_METHOD"),
         };
-        status(code, reason, None, fault.to_string())
+        let metadata = match &fault {
+            Fault::Stalled { last, .. } | Fault::TooFarBehind { last } => {
+                HashMap::from([(LAST_SEQUENCE.into(), last.to_string())])
+            }
+            _ => HashMap::new(),
+        };
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, DOMAIN, metadata);
+        Status::with_error_details(code, fault.to_string(), details)
     }
 }
 
@@ -130,7 +148,7 @@ impl From<&Refusal> for Status {
 /// `field`: the request's field that is wrong, for `google.rpc.BadRequest`.
 fn status(code: Code, reason: &str, field: Option<&str>, message: String) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
+    details.set_error_info(reason, DOMAIN, HashMap::new());
     if let Some(field) = field {
         details.add_bad_request_violation(field, &message);
     }

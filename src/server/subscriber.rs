@@ -1,6 +1,7 @@
 //! The response body of `Chat` and `Watch`: a cursor into a room's feed, as ready gRPC frames.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     sync::Arc,
@@ -13,11 +14,11 @@ use tonic::{Status, body::Body};
 
 use super::{
     drain,
-    outbox::{Next, Outbox, Private, Start},
+    outbox::{Next, Outbox, Piece, Private, Start},
     status::Fault,
 };
 use crate::{
-    feed::{Read, Reader},
+    feed::{CHUNK_BYTES_MAX, Read, Reader},
     journal::{self, Journal, Page, Range},
     order::Order,
     wire::{Frame, notice, v1::NoticeCode},
@@ -25,8 +26,8 @@ use crate::{
 
 /// What a subscriber that is behind the feed reads of the journal at once.
 ///
-/// It holds that until its client takes it. So small that many who read slowly, or not at all, do not fill the memory:
-/// with h2's own buffer one costs half a megabyte at the worst.
+/// It holds that until its client takes it, or is found to take nothing. So small that many who read slowly do not fill
+/// the memory: with what h2 holds one costs 128 KiB at the worst.
 const CATCH_UP: journal::Limit = journal::Limit {
     events: 256,
     bytes: 64 * 1024,
@@ -100,6 +101,7 @@ impl Subscriber {
                     (self.reader, self.cursor) = (Some(reader), cursor);
                 }
                 Next::Private(private) => return Poll::Ready(Ok(self.private(private))),
+                Next::Kept(piece) => return Poll::Ready(Ok(self.piece(piece))),
                 Next::End(status) => return Poll::Ready(Err(status)),
                 Next::Events { until } => {
                     if let Some(events) = ready!(self.poll_events(head, until, context)) {
@@ -113,6 +115,11 @@ impl Subscriber {
     fn private(&mut self, private: Private) -> Bytes {
         self.cursor = self.cursor.max(private.stands_for);
         private.frame.bytes()
+    }
+
+    fn piece(&mut self, piece: Piece) -> Bytes {
+        self.cursor = piece.last;
+        piece.bytes
     }
 
     /// What the room has after the cursor, up to `head` and up to `until`; pending until there is something, none if all
@@ -138,8 +145,7 @@ impl Subscriber {
             }
             match reader.read(self.cursor, last) {
                 Read::Events(bytes, last) => {
-                    self.cursor = last;
-                    return Poll::Ready(Some(Ok(bytes)));
+                    return Poll::Ready(Some(Ok(self.piece(Piece { bytes, last }))));
                 }
                 Read::Behind => {
                     self.catching_up = Some(self.sources.catch_up(reader, self.cursor, last))
@@ -158,21 +164,18 @@ impl Subscriber {
         Poll::Ready(Some(events))
     }
 
-    /// What is on a page of the past, in one piece, if it begins where this subscriber's reading ended.
+    /// What is on a page of the past, if it begins where this subscriber's reading ended: its first piece. The outbox keeps
+    /// the others.
     fn next_events(&mut self, page: Result<Page, journal::Fault>) -> Result<Bytes, Status> {
         let events = page.map_err(|fault| Status::from(&fault))?.events;
-        let (Some((first, _)), Some((last, _))) = (events.first(), events.last()) else {
-            return Err(Fault::TooFarBehind.into());
-        };
-        if *first != self.cursor + 1 {
-            return Err(Fault::TooFarBehind.into());
+        let too_far_behind = Fault::TooFarBehind { last: self.cursor };
+        if events.first().map(|(first, _)| *first) != Some(self.cursor + 1) {
+            return Err(too_far_behind.into());
         }
-        self.cursor = *last;
-        let mut bytes = BytesMut::with_capacity(events.iter().map(|(_, frame)| frame.len()).sum());
-        for (_, frame) in &events {
-            bytes.extend_from_slice(frame.as_bytes());
-        }
-        Ok(bytes.freeze())
+        let mut pieces = pieces(&events);
+        let first = pieces.pop_front().ok_or(too_far_behind)?;
+        self.outbox.keep(pieces);
+        Ok(self.piece(first))
     }
 
     /// When the server drains: what the room has until now, for whoever reads; one last notice; then the end.
@@ -219,7 +222,9 @@ impl http_body::Body for Subscriber {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match ready!(self.poll_next(context)) {
+        let next = self.poll_next(context);
+        self.outbox.pulse.beat(next.is_ready());
+        let frame = match ready!(next) {
             Ok(bytes) => http_body::Frame::data(bytes),
             Err(status) => {
                 self.ended = true;
@@ -234,6 +239,38 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         self.outbox.set_gone();
     }
+}
+
+/// A page as it is sent, each piece for itself in the memory: HTTP/2 holds the first ones while the client does not read.
+fn pieces(events: &[(u64, Frame)]) -> VecDeque<Piece> {
+    let mut pieces = VecDeque::new();
+    let mut rest = events;
+    while !rest.is_empty() {
+        let (events, later) = rest.split_at(fit_into_a_piece(rest));
+        let length = events.iter().map(|(_, frame)| frame.len()).sum();
+        let mut bytes = BytesMut::with_capacity(length);
+        let mut last = 0;
+        for (sequence, frame) in events {
+            bytes.extend_from_slice(frame.as_bytes());
+            last = *sequence;
+        }
+        pieces.push_back(Piece {
+            bytes: bytes.freeze(),
+            last,
+        });
+        rest = later;
+    }
+    pieces
+}
+
+/// How many of `events` fit into one piece: one at least.
+fn fit_into_a_piece(events: &[(u64, Frame)]) -> usize {
+    let mut length = 0;
+    let fit = events.iter().take_while(|(_, frame)| {
+        length += frame.len();
+        length <= CHUNK_BYTES_MAX
+    });
+    fit.count().max(1)
 }
 
 /// A status as gRPC sends it at the end of a response.

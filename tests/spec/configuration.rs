@@ -248,6 +248,7 @@ fn a_setting_takes_what_is_at_the_ends_of_its_range_and_nothing_beyond() {
         ("limits.name_chars", ["0", "1", "256", "257"]),
         ("limits.message_bytes", ["1023", "1152", "65536", "65537"]),
         ("limits.rate", ["-1", "0", "1000000", "1000001"]),
+        ("limits.stall", ["", "0s", "1h", "1h 1ns"]),
         ("limits.clock_jump", ["0", "1", "4294967296", "4294967297"]),
         // More than limits.history_events' default, 1,000,000, only goes together with more of those.
         ("limits.dedup_events", ["0", "1", "1000000", "10000001"]),

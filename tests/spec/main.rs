@@ -26,6 +26,9 @@ mod ordering;
 /// Both directions of a stream are independent, and a slow reader harms nobody and misses nothing without being told.
 mod streams;
 
+/// Who takes nothing is ended and told how far it came; who takes a little is not, and nobody else notices either.
+mod slow_reader;
+
 /// Every departure is announced once, when it is due, and until then its name and id are held.
 mod departure;
 

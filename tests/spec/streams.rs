@@ -90,6 +90,7 @@ async fn a_reader_that_does_not_read_delays_nobody_and_reads_on_without_a_gap() 
     let server = start_with(|config| {
         config.limits.rate = 0;
         config.limits.feed_bytes = 256 * 1024;
+        config.limits.stall = Duration::ZERO;
     })
     .await;
     let mut slow = server.narrow_chat().await;
@@ -108,6 +109,7 @@ async fn a_reader_for_whom_history_was_dropped_is_told_and_given_no_gap() {
         config.limits.rate = 0;
         config.limits.memory_bytes = 300 * 1024;
         config.limits.feed_bytes = 256 * 1024;
+        config.limits.stall = Duration::ZERO;
     })
     .await;
     let mut slow = server.narrow_chat().await;
@@ -134,6 +136,7 @@ async fn such_a_reader_is_told_also_while_a_refusal_waits_for_its_place() {
         config.limits.rate = 0;
         config.limits.memory_bytes = 300 * 1024;
         config.limits.feed_bytes = 256 * 1024;
+        config.limits.stall = Duration::ZERO;
     })
     .await;
     let mut slow = server.narrow_chat().await;

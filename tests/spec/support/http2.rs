@@ -48,12 +48,17 @@ impl Connection {
 
     /// Connects, ready to receive so many bytes on each stream and on all of them.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
+        Self::with_windows(address, window, window).await
+    }
+
+    /// Connects, ready to receive so many bytes on each stream, and on all of them together.
+    pub async fn with_windows(address: SocketAddr, stream: u32, all: u32) -> Self {
         let io = TcpStream::connect(address)
             .await
             .expect("the server should accept");
         let (requests, connection) = client::Builder::new()
-            .initial_window_size(window)
-            .initial_connection_window_size(window)
+            .initial_window_size(stream)
+            .initial_connection_window_size(all)
             .handshake(io)
             .await
             .expect("the server should speak HTTP/2");
@@ -199,6 +204,7 @@ pub struct RawFrame {
 }
 
 impl Frames {
+    pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
