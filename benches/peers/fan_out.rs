@@ -4,7 +4,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lab::{Contender, Faults, Lab, Measured, Options},
+    lab::{Contender, Data, Faults, Lab, Measured, Options},
     load::{Pace, Plan},
     report::{self, Summary, Table, median, milliseconds, ratio, three_digits},
 };
@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=16))]
     streams_per_connection: u32,
 
+    /// Where chitchat keeps its history
+    #[arg(long, value_enum, default_value = "memory")]
+    data: Data,
+
     #[command(flatten)]
     options: Options,
 }
@@ -66,7 +70,7 @@ struct Json<'a> {
 /// # Errors
 /// Interrupted, or it cannot begin.
 pub fn run(args: &Args, stop: CancellationToken) -> anyhow::Result<bool> {
-    let mut lab = Lab::new(&args.options, stop)?;
+    let mut lab = Lab::new(&args.options, args.data, stop)?;
     let most = args.subscribers.iter().max().copied().unwrap_or(0);
     lab.allow_connections(most as usize)?;
     let mut servers = lab.installed(&args.peers);
@@ -106,16 +110,11 @@ pub fn run(args: &Args, stop: CancellationToken) -> anyhow::Result<bool> {
 }
 
 fn plan(args: &Args, server: Contender, subscribers: u32, window: u64) -> Plan {
-    Plan {
-        subscribers: subscribers as usize,
-        streams_per_connection: match server {
-            Contender::Chitchat => args.streams_per_connection as usize,
-            Contender::Raw | Contender::Nats | Contender::Redis => 1,
-        },
-        stalled: 0,
-        frozen: false,
-        pace: Pace::Window(window),
+    let mut plan = Plan::new(subscribers, Pace::Window(window));
+    if server == Contender::Chitchat {
+        plan.streams_per_connection = args.streams_per_connection as usize;
     }
+    plan
 }
 
 fn print_table(args: &Args, servers: &[Contender], records: &[Record]) {

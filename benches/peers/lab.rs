@@ -28,10 +28,6 @@ pub struct Options {
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_chitchat"), hide_default_value = true)]
     chitchat: PathBuf,
 
-    /// Where chitchat keeps its history
-    #[arg(long, value_enum, default_value = "memory")]
-    data: Data,
-
     /// On whose disk: servers get directories in this one [default: target/tmp]
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     directory: PathBuf,
@@ -51,6 +47,7 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
+/// Where chitchat keeps its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Data {
     Memory,
@@ -75,6 +72,7 @@ pub enum Contender {
 /// What is measured with, and what went wrong so far.
 pub struct Lab {
     options: Options,
+    data: Data,
     directory: PathBuf,
     pub stop: CancellationToken,
     pub faults: Faults,
@@ -104,12 +102,14 @@ pub struct Measured {
     pub lost: u64,
     pub bad: u64,
     pub misordered: u64,
-    /// Stalled readers whose stream or connection the server ended.
+    /// Slow readers to whom the server could send nothing more at the end.
+    pub held_back: usize,
+    /// Slow readers that the server cut off.
     pub cut_off: usize,
 }
 
 impl Lab {
-    pub fn new(options: &Options, stop: CancellationToken) -> anyhow::Result<Self> {
+    pub fn new(options: &Options, data: Data, stop: CancellationToken) -> anyhow::Result<Self> {
         let directory = options.directory.canonicalize();
         let directory =
             directory.with_context(|| format!("--directory {}", options.directory.display()))?;
@@ -122,6 +122,7 @@ impl Lab {
         }
         let lab = Self {
             options,
+            data,
             directory,
             stop,
             faults: Faults::default(),
@@ -219,7 +220,7 @@ impl Lab {
     fn chitchat(&self, port: u16, directory: &Path) -> Command {
         let mut command = self.chitchat_command();
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"]);
-        match self.options.data {
+        match self.data {
             Data::Memory => command.arg("memory"),
             Data::Durable => command.arg(directory.join("data")),
         };
@@ -241,9 +242,14 @@ impl Lab {
         command
     }
 
+    /// Where servers have their directories.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where chitchat's history is, in words.
     fn history(&self) -> String {
-        match self.options.data {
+        match self.data {
             Data::Memory => "in memory".into(),
             Data::Durable => format!("on disk below {}", self.directory.display()),
         }
@@ -270,7 +276,7 @@ impl Lab {
 }
 
 /// This program again, as a server.
-fn ourselves(server: &str, port: u16) -> anyhow::Result<Command> {
+pub fn ourselves(server: &str, port: u16) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args([server, &port.to_string()]);
     Ok(command)
@@ -326,6 +332,7 @@ fn measure<W: Wire>(
         lost: outcome.lost,
         bad: outcome.bad,
         misordered: outcome.misordered,
+        held_back: outcome.held_back,
         cut_off: outcome.cut_off,
     })
 }

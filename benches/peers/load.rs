@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     poller::{Poller, Ready},
+    sockets,
     tally::Tally,
     wire::{Opening, Role, Wire},
 };
@@ -53,10 +54,10 @@ pub struct Plan {
     pub subscribers: usize,
     /// How many of them share a connection, where the protocol can do that.
     pub streams_per_connection: usize,
-    /// Further subscribers, which stall.
-    pub stalled: usize,
-    /// Those do not even read what comes on their sockets.
-    pub frozen: bool,
+    /// Further subscribers that come first and do not keep up.
+    pub slow: usize,
+    /// What those are.
+    pub slow_role: Role,
     pub pace: Pace,
 }
 
@@ -77,7 +78,9 @@ pub struct Outcome {
     pub misordered: u64,
     /// Of what was delivered in the measured time. Unit: nanoseconds.
     pub latencies: Histogram<u32>,
-    /// Of the stalled ones, those that the server cut off.
+    /// Of the slow ones, those to whom the server could send nothing more at the end.
+    pub held_back: usize,
+    /// Of the slow ones, those that the server was seen to cut off.
     pub cut_off: usize,
 }
 
@@ -112,8 +115,21 @@ struct Connection<W> {
     unsent: Vec<u8>,
     /// The socket took no more.
     full: bool,
-    /// Whether it is still there; only a stalled one may go.
+    /// Whether it is still there; only a slow one may go.
     open: bool,
+}
+
+impl Plan {
+    /// Everybody keeps up, each on a connection of its own.
+    pub fn new(subscribers: u32, pace: Pace) -> Self {
+        Self {
+            subscribers: subscribers as usize,
+            streams_per_connection: 1,
+            slow: 0,
+            slow_role: Role::Stalled,
+            pace,
+        }
+    }
 }
 
 impl<W: Wire> Client<W> {
@@ -145,19 +161,14 @@ impl<W: Wire> Client<W> {
         };
         let openings = openings(plan);
         for batch in openings.chunks(BATCH) {
-            client.join_batch(server, batch, plan.frozen)?;
+            client.join_batch(server, batch)?;
         }
         client.publisher = client.connections.len() - 1;
         client.settle()?;
         Ok(client)
     }
 
-    fn join_batch(
-        &mut self,
-        server: SocketAddr,
-        batch: &[Opening],
-        freeze: bool,
-    ) -> anyhow::Result<()> {
+    fn join_batch(&mut self, server: SocketAddr, batch: &[Opening]) -> anyhow::Result<()> {
         let first = self.connections.len();
         for opening in batch {
             let token = self.connections.len();
@@ -181,7 +192,7 @@ impl<W: Wire> Client<W> {
             );
         }
         for connection in &self.connections[first..] {
-            if freeze && connection.role == Role::Stalled {
+            if connection.role == Role::Frozen {
                 self.poller.remove(&connection.socket)?;
             }
         }
@@ -244,6 +255,7 @@ impl<W: Wire> Client<W> {
     /// As [`Self::run`].
     pub fn finish(mut self) -> anyhow::Result<Outcome> {
         let latencies = self.tally.stop_recording();
+        let held_back = self.held_back()?;
         let mut last = Instant::now();
         while self.missing() > 0 && last.elapsed() < PATIENCE / 2 {
             let before = self.tally.delivered;
@@ -257,10 +269,24 @@ impl<W: Wire> Client<W> {
             bad: self.tally.bad,
             misordered: self.tally.misordered,
             latencies,
+            held_back,
             cut_off: (self.connections.iter())
                 .filter(|connection| !connection.open)
                 .count(),
         })
+    }
+
+    /// Connections to which the server can send nothing more: by the protocol, or because the system holds bytes of it
+    /// that nobody takes.
+    fn held_back(&self) -> anyhow::Result<usize> {
+        let mut held_back = 0;
+        for connection in &self.connections {
+            let frozen = connection.role == Role::Frozen;
+            let held = connection.wire.is_held_back()
+                || frozen && sockets::bytes_on_their_way_to(&connection.socket)? > 0;
+            held_back += usize::from(held);
+        }
+        Ok(held_back)
     }
 
     /// Deliveries that are still to come.
@@ -349,7 +375,7 @@ impl<W: Wire> Client<W> {
         Ok(read)
     }
 
-    /// Reads and writes a connection; a stalled one may be at its end.
+    /// Reads and writes a connection; a slow one may be at its end.
     fn serve(&mut self, event: Ready) -> anyhow::Result<()> {
         let done = match event.readable {
             true => self.read(event.token),
@@ -361,7 +387,7 @@ impl<W: Wire> Client<W> {
         });
         let connection = &mut self.connections[event.token];
         match done {
-            Err(_) if connection.role == Role::Stalled && connection.wire.is_ready() => {
+            Err(_) if !connection.role.keeps_up() && connection.wire.is_ready() => {
                 connection.open = false;
                 Ok(self.poller.remove(&connection.socket)?)
             }
@@ -388,7 +414,7 @@ impl<W: Wire> Client<W> {
         let now_ns = nanoseconds(self.origin.elapsed());
         let tally = &mut self.tally;
         let deliver = |stream: usize, text: &[u8]| {
-            if connection.role != Role::Stalled {
+            if connection.role.keeps_up() {
                 tally.deliver(&mut connection.next[stream], text, now_ns);
             }
         };
@@ -422,7 +448,10 @@ impl<W: Wire> Client<W> {
 
 impl<W: Wire> Connection<W> {
     fn open(server: SocketAddr, opening: &Opening) -> anyhow::Result<Self> {
-        let socket = TcpStream::connect(server)?;
+        let socket = match opening.role {
+            Role::Frozen => sockets::connect_with_little_room(server)?,
+            _ => TcpStream::connect(server)?,
+        };
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let mut unsent = Vec::new();
@@ -451,8 +480,8 @@ fn openings(plan: &Plan) -> Vec<Opening> {
         });
         first += streams;
     };
-    for _ in 0..plan.stalled {
-        add(Role::Stalled, 1);
+    for _ in 0..plan.slow {
+        add(plan.slow_role, 1);
     }
     let mut left = plan.subscribers;
     while left > 0 {

@@ -5,6 +5,8 @@
 //! cargo bench --bench peers -- --help             its options, and the other modes
 //! cargo bench --bench peers -- --subscribers 100,5000 --windows 16
 //! cargo bench --bench peers -- paced
+//! cargo bench --bench peers -- stalled
+//! cargo bench --bench peers -- tracing
 //! ```
 //!
 //! # Method
@@ -37,13 +39,17 @@ mod poller;
 mod raw;
 mod report;
 mod server;
+mod sockets;
+mod stalled;
 mod tally;
+mod tracing;
 mod wire;
 
 use std::process::ExitCode;
 
 use chitchat::shutdown;
 use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
 
 /// Measure chitchat beside other servers. Without a mode: what fan-out costs
 #[derive(Debug, clap::Parser)]
@@ -61,12 +67,36 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Mode {
+    #[command(flatten)]
+    Measure(Measure),
+
+    #[command(flatten)]
+    Serve(Serve),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Measure {
     /// How late messages are at a fixed rate
     Paced(paced::Args),
 
-    /// The plain TCP broadcaster, which other modes start
+    /// What readers that stall cost the others
+    Stalled(stalled::Args),
+
+    /// What tracing costs
+    Tracing(tracing::Args),
+}
+
+/// What the modes start beside the servers that they measure.
+#[derive(Debug, clap::Subcommand)]
+#[command(hide = true)]
+enum Serve {
+    /// The plain TCP broadcaster
     #[command(hide = true)]
     RawServer { port: u16 },
+
+    /// What takes spans and throws them away
+    #[command(hide = true)]
+    Collector { port: u16 },
 }
 
 fn main() -> ExitCode {
@@ -82,20 +112,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing was lost, bad or misordered, and no run failed.
+/// Whether all was well: nothing lost, bad or misordered, and no run failed.
 fn run(cli: Cli) -> anyhow::Result<bool> {
-    if let Some(Mode::RawServer { port }) = cli.mode {
-        raw::serve(port)?;
+    match cli.mode {
+        None => fan_out::run(&cli.fan_out, stop_signal()?),
+        Some(Mode::Measure(Measure::Paced(args))) => paced::run(&args, stop_signal()?),
+        Some(Mode::Measure(Measure::Stalled(args))) => stalled::run(&args, stop_signal()?),
+        Some(Mode::Measure(Measure::Tracing(args))) => tracing::run(&args, stop_signal()?),
+        Some(Mode::Serve(Serve::RawServer { port })) => Ok(raw::serve(port).map(|()| true)?),
+        Some(Mode::Serve(Serve::Collector { port })) => tracing::collect(port).map(|()| true),
     }
+}
+
+/// Cancelled by SIGTERM or Ctrl-C, so that no server outlives us.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    // Its one thread waits for signals alone.
     let stop = runtime.block_on(async { shutdown::on_signal() })?;
-    match &cli.mode {
-        None => fan_out::run(&cli.fan_out, stop),
-        Some(Mode::Paced(args)) => paced::run(args, stop),
-        Some(Mode::RawServer { .. }) => Ok(true),
-    }
+    // Its one thread waits for signals as long as the process lives.
+    std::mem::forget(runtime);
+    Ok(stop)
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lab::{Contender, Faults, Lab, Measured, Options},
+    lab::{Contender, Data, Faults, Lab, Measured, Options},
     load::{Pace, Plan},
     report::{self, Table, median, milliseconds, three_digits},
 };
@@ -38,6 +38,10 @@ pub struct Args {
         default_value = "raw,nats,redis"
     )]
     peers: Vec<Contender>,
+
+    /// Where chitchat keeps its history
+    #[arg(long, value_enum, default_value = "memory")]
+    data: Data,
 
     #[command(flatten)]
     options: Options,
@@ -87,7 +91,7 @@ struct Json<'a> {
 /// # Errors
 /// Interrupted, or it cannot begin.
 pub fn run(args: &Args, stop: CancellationToken) -> anyhow::Result<bool> {
-    let mut lab = Lab::new(&args.options, stop)?;
+    let mut lab = Lab::new(&args.options, args.data, stop)?;
     let most = args.paced.iter().map(|paced| paced.subscribers).max();
     lab.allow_connections(most.unwrap_or(0) as usize)?;
     let mut servers = lab.installed(&args.peers);
@@ -97,13 +101,7 @@ pub fn run(args: &Args, stop: CancellationToken) -> anyhow::Result<bool> {
         for &paced in &args.paced {
             let Paced { subscribers, rate } = paced;
             for &server in &servers {
-                let plan = Plan {
-                    subscribers: subscribers as usize,
-                    streams_per_connection: 1,
-                    stalled: 0,
-                    frozen: false,
-                    pace: Pace::Rate(rate),
-                };
+                let plan = Plan::new(subscribers, Pace::Rate(rate));
                 let what = format!("round {round}, {subscribers} subscribers, {rate} messages/s,");
                 let measured = lab.measure(&what, server, &plan, args.seconds, &[])?;
                 records.extend(measured.map(|measured| Record {

@@ -118,10 +118,15 @@ impl Server {
         usage(self.id()).with_context(|| format!("cannot measure {}: has it ended?", self.name))
     }
 
+    /// All that it has printed.
+    pub fn output(&self) -> String {
+        let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// The end of what it printed, for an error; nothing if it printed nothing.
     pub fn last_words(&self) -> String {
-        let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.output();
         let lines: Vec<_> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
         match last {

@@ -23,6 +23,11 @@ pub trait Wire: Sized {
     /// Whether the server has confirmed all of it: a message that is published now reaches the connection.
     fn is_ready(&self) -> bool;
 
+    /// Whether the server may send nothing more, as far as the protocol tells.
+    fn is_held_back(&self) -> bool {
+        false
+    }
+
     /// Appends one message.
     fn publish(&mut self, text: &[u8], out: &mut Vec<u8>);
 
@@ -56,6 +61,15 @@ pub enum Role {
     Subscriber,
     /// A subscriber that never gives the server room to send more, after the first little.
     Stalled,
+    /// A subscriber with all the room that the protocol knows, of whose socket nothing is read any more.
+    Frozen,
+}
+
+impl Role {
+    /// Gets everything, and is counted.
+    pub fn keeps_up(self) -> bool {
+        matches!(self, Self::Publisher | Self::Subscriber)
+    }
 }
 
 /// Protocols of lines: a line without its end, and how many bytes it takes with it. None: it is not complete.

@@ -19,7 +19,7 @@ const PATH: &str = "/chitchat.v1.ChatService/Chat";
 const PREFIX_BYTES: usize = 5;
 
 /// The stream's window of a reader that stalls. Unit: bytes; some events, so that it has begun to read when it stalls.
-pub const STALLED_WINDOW: u32 = 1_024;
+const STALLED_WINDOW: u32 = 1_024;
 
 pub struct Grpc {
     role: Role,
@@ -53,6 +53,7 @@ impl Wire for Grpc {
     fn open(opening: &Opening, out: &mut Vec<u8>) -> Self {
         let window = match opening.role {
             Role::Stalled => STALLED_WINDOW,
+            Role::Frozen => http2::WINDOW_MAX,
             Role::Publisher | Role::Subscriber => http2::WINDOW,
         };
         out.extend_from_slice(http2::PREFACE);
@@ -61,6 +62,9 @@ impl Wire for Grpc {
             (http2::SETTING_INITIAL_WINDOW_SIZE, window),
         ];
         http2::push_settings(&settings, out);
+        if opening.role == Role::Frozen {
+            http2::push_window_update(0, http2::WINDOW_MAX - http2::WINDOW, out);
+        }
         let streams = (0..opening.streams).map(|index| {
             let stream = Stream {
                 id: 1 + 2 * u32::try_from(index).expect("streams are few"),
@@ -96,6 +100,11 @@ impl Wire for Grpc {
 
     fn is_ready(&self) -> bool {
         self.streams.iter().all(|stream| stream.joined)
+    }
+
+    fn is_held_back(&self) -> bool {
+        let mut streams = self.streams.iter();
+        self.role == Role::Stalled && streams.all(|stream| stream.read >= STALLED_WINDOW)
     }
 
     fn publish(&mut self, text: &[u8], out: &mut Vec<u8>) {
@@ -176,8 +185,9 @@ impl Grpc {
         // What is padding counts as well.
         let length = u32::try_from(frame.payload.len())?;
         give_back(&mut self.read, length, 0, out);
-        if self.role != Role::Stalled {
-            give_back(&mut stream.read, length, stream.id, out);
+        match self.role {
+            Role::Stalled => stream.read += length,
+            _ => give_back(&mut stream.read, length, stream.id, out),
         }
         ensure!(
             !frame.has(http2::END_STREAM),
@@ -341,7 +351,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 fn give_back(read: &mut u32, length: u32, stream: u32, out: &mut Vec<u8>) {
     *read += length;
     if *read >= http2::WINDOW / 2 {
-        http2::push_frame(http2::WINDOW_UPDATE, 0, stream, &read.to_be_bytes(), out);
+        http2::push_window_update(stream, *read, out);
         *read = 0;
     }
 }

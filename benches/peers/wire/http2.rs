@@ -6,6 +6,9 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What each side may send on a new connection, and on a new stream, before it is told otherwise. Unit: bytes.
 pub const WINDOW: u32 = 65_535;
 
+/// The largest window there is. Unit: bytes.
+pub const WINDOW_MAX: u32 = (1 << 31) - 1;
+
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
@@ -87,6 +90,11 @@ pub fn push_settings(settings: &[(u16, u32)], out: &mut Vec<u8>) {
         payload.extend_from_slice(&value.to_be_bytes());
     }
     push_frame(SETTINGS, 0, 0, &payload, out);
+}
+
+/// Lets the other side send more on a stream, or with 0 on the connection.
+pub fn push_window_update(stream: u32, bytes: u32, out: &mut Vec<u8>) {
+    push_frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes(), out);
 }
 
 /// The value of a setting in a SETTINGS frame.

@@ -13,7 +13,7 @@ impl Wire for Raw {
     fn open(opening: &Opening, out: &mut Vec<u8>) -> Self {
         out.push(match opening.role {
             Role::Publisher => PUBLISHER,
-            Role::Subscriber | Role::Stalled => SUBSCRIBER,
+            Role::Subscriber | Role::Stalled | Role::Frozen => SUBSCRIBER,
         });
         Self { accepted: false }
     }

@@ -16,7 +16,9 @@ impl Wire for Redis {
     fn open(opening: &Opening, out: &mut Vec<u8>) -> Self {
         match opening.role {
             Role::Publisher => command(&[b"PING"], out),
-            Role::Subscriber | Role::Stalled => command(&[b"SUBSCRIBE", SUBJECT.as_bytes()], out),
+            Role::Subscriber | Role::Stalled | Role::Frozen => {
+                command(&[b"SUBSCRIBE", SUBJECT.as_bytes()], out);
+            }
         }
         Self { answered: false }
     }
