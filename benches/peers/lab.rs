@@ -170,7 +170,7 @@ impl Lab {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Option<Measured>> {
         let times = Times {
-            warm_up: Duration::from_secs_f64(self.options.warm_up),
+            warm_up: self.warm_up(),
             measured: Duration::from_secs_f64(seconds),
         };
         let result = self.start(contender, environment).and_then(|server| {
@@ -199,10 +199,16 @@ impl Lab {
     }
 
     /// A server of its own, with these variables beside those that every one gets.
-    pub fn start(
+    fn start(&self, contender: Contender, environment: &[(&str, &str)]) -> anyhow::Result<Server> {
+        self.start_under(contender, environment, None)
+    }
+
+    /// Likewise; with a file, under strace, which writes there.
+    pub fn start_under(
         &self,
         contender: Contender,
         environment: &[(&str, &str)],
+        strace: Option<&Path>,
     ) -> anyhow::Result<Server> {
         let name = contender.name();
         Server::start(name, &self.directory, &self.stop, |port, directory| {
@@ -213,7 +219,7 @@ impl Lab {
                 Contender::Chitchat => self.chitchat(port, directory),
             };
             command.envs(environment.iter().copied());
-            Ok(command)
+            Ok(server::under_strace(command, strace))
         })
     }
 
@@ -231,7 +237,7 @@ impl Lab {
     }
 
     /// Without any settings from here.
-    fn chitchat_command(&self) -> Command {
+    pub fn chitchat_command(&self) -> Command {
         let mut command = Command::new(&self.options.chitchat);
         for (name, _) in std::env::vars_os() {
             let given = name.to_string_lossy();
@@ -240,6 +246,15 @@ impl Lab {
             }
         }
         command
+    }
+
+    pub fn nats_server(&self) -> &Path {
+        &self.options.nats_server
+    }
+
+    /// How long every load goes on before it is measured.
+    pub fn warm_up(&self) -> Duration {
+        Duration::from_secs_f64(self.options.warm_up)
     }
 
     /// Where servers have their directories.
@@ -311,7 +326,7 @@ fn measure<W: Wire>(
 ) -> anyhow::Result<Measured> {
     let mut client = Client::<W>::join(server.address, plan, stop.clone())?;
     client.run(times.warm_up)?;
-    client.record()?;
+    client.measure();
     let before = Reading::take(server, client.delivered())?;
     client.run(times.measured)?;
     let after = Reading::take(server, client.delivered())?;

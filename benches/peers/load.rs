@@ -217,11 +217,8 @@ impl<W: Wire> Client<W> {
     }
 
     /// From here on, latencies count.
-    ///
-    /// # Errors
-    /// None that a run can cause.
-    pub fn record(&mut self) -> anyhow::Result<()> {
-        self.tally.record()
+    pub fn measure(&mut self) {
+        self.tally.measuring = true;
     }
 
     /// Publishes and reads for so long.
@@ -254,7 +251,7 @@ impl<W: Wire> Client<W> {
     /// # Errors
     /// As [`Self::run`].
     pub fn finish(mut self) -> anyhow::Result<Outcome> {
-        let latencies = self.tally.stop_recording();
+        self.tally.measuring = false;
         let held_back = self.held_back()?;
         let mut last = Instant::now();
         while self.missing() > 0 && last.elapsed() < PATIENCE / 2 {
@@ -268,7 +265,7 @@ impl<W: Wire> Client<W> {
             lost: self.missing(),
             bad: self.tally.bad,
             misordered: self.tally.misordered,
-            latencies,
+            latencies: self.tally.latencies,
             held_back,
             cut_off: (self.connections.iter())
                 .filter(|connection| !connection.open)

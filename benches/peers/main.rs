@@ -5,6 +5,7 @@
 //! cargo bench --bench peers -- --help             its options, and the other modes
 //! cargo bench --bench peers -- --subscribers 100,5000 --windows 16
 //! cargo bench --bench peers -- paced
+//! cargo bench --bench peers -- publish
 //! cargo bench --bench peers -- stalled
 //! cargo bench --bench peers -- tracing
 //! ```
@@ -32,10 +33,12 @@
 #![allow(unreachable_pub, reason = "a program, whose modules nobody else sees")]
 
 mod fan_out;
+mod jetstream;
 mod lab;
 mod load;
 mod paced;
 mod poller;
+mod publish;
 mod raw;
 mod report;
 mod server;
@@ -79,6 +82,9 @@ enum Measure {
     /// How late messages are at a fixed rate
     Paced(paced::Args),
 
+    /// How many events a second are acknowledged as stored, beside NATS JetStream
+    Publish(publish::Args),
+
     /// What readers that stall cost the others
     Stalled(stalled::Args),
 
@@ -117,6 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.mode {
         None => fan_out::run(&cli.fan_out, stop_signal()?),
         Some(Mode::Measure(Measure::Paced(args))) => paced::run(&args, stop_signal()?),
+        Some(Mode::Measure(Measure::Publish(args))) => publish::run(&args, stop_signal()?),
         Some(Mode::Measure(Measure::Stalled(args))) => stalled::run(&args, stop_signal()?),
         Some(Mode::Measure(Measure::Tracing(args))) => tracing::run(&args, stop_signal()?),
         Some(Mode::Serve(Serve::RawServer { port })) => Ok(raw::serve(port).map(|()| true)?),

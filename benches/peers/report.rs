@@ -93,9 +93,20 @@ pub fn three_digits(value: f64) -> String {
     format!("{value:.after_point$}")
 }
 
+/// Without a fraction; a dash for what was not measured.
+pub fn whole(value: f64) -> String {
+    match value.is_nan() {
+        true => "-".into(),
+        false => format!("{value:.0}"),
+    }
+}
+
 /// Microseconds as milliseconds.
 pub fn milliseconds(microseconds: f64) -> String {
-    format!("{} ms", three_digits(microseconds / 1e3))
+    match microseconds.is_nan() {
+        true => "-".into(),
+        false => format!("{} ms", three_digits(microseconds / 1e3)),
+    }
 }
 
 /// Writes all figures where they are wanted.

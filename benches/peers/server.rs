@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Seek as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -159,6 +160,66 @@ impl Drop for Server {
             eprintln!("{}: {error}{}", self.name, self.last_words());
         }
     }
+}
+
+/// The same program with its calls of fsync and fdatasync written to `file`; without one, as it is.
+///
+/// What is started is the program itself, so that it can be measured and stopped like any other.
+pub fn under_strace(command: Command, file: Option<&Path>) -> Command {
+    let Some(file) = file else { return command };
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-D", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
+        .arg(file)
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    strace
+}
+
+/// What a program prints until it ends.
+///
+/// # Errors
+/// It cannot be started, fails (with what it said), or we are to stop, and then it is killed.
+pub fn run_to_end(mut command: Command, stop: &CancellationToken) -> anyhow::Result<String> {
+    let program = command.get_program().display().to_string();
+    let (mut said, mut printed) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut process = command
+        .stdin(Stdio::null())
+        .stdout(printed.try_clone()?)
+        .stderr(said.try_clone()?)
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    let status = loop {
+        if let Some(status) = process.try_wait()? {
+            break status;
+        }
+        if stop.is_cancelled() {
+            process.kill()?;
+            process.wait()?;
+            bail!("interrupted");
+        }
+        thread::sleep(LOOK);
+    };
+    if !status.success() {
+        bail!(
+            "{program} failed ({status}): {}",
+            read_all(&mut said)?.trim()
+        );
+    }
+    read_all(&mut printed)
+}
+
+fn read_all(file: &mut File) -> anyhow::Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A port that nobody listens on. Somebody may before the server does; then it says so.

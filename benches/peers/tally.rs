@@ -1,6 +1,5 @@
 //! What was delivered, and whether it was what was sent.
 
-use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 /// Bytes of each text: a sentence.
@@ -42,6 +41,11 @@ fn number(text: &[u8]) -> Option<u32> {
     })
 }
 
+/// No latencies yet, in nanoseconds.
+pub fn latencies() -> Histogram<u32> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("these bounds make a histogram")
+}
+
 /// All deliveries of a run.
 pub struct Tally {
     /// When each message was sent, or was to be sent, by its number. Unit: nanoseconds of the client's clock.
@@ -51,8 +55,10 @@ pub struct Tally {
     pub bad: u64,
     /// Those that were not the next for their subscriber.
     pub misordered: u64,
-    /// Only while there is one; unit: nanoseconds.
-    latencies: Option<Histogram<u32>>,
+    /// Whether latencies count.
+    pub measuring: bool,
+    /// Unit: nanoseconds.
+    pub latencies: Histogram<u32>,
 }
 
 impl Tally {
@@ -62,7 +68,8 @@ impl Tally {
             delivered: 0,
             bad: 0,
             misordered: 0,
-            latencies: None,
+            measuring: false,
+            latencies: latencies(),
         }
     }
 
@@ -76,20 +83,6 @@ impl Tally {
         let number = u32::try_from(self.sent_at.len()).expect("a run is short");
         self.sent_at.push(at_ns);
         text(number)
-    }
-
-    /// From here on, latencies count.
-    pub fn record(&mut self) -> anyhow::Result<()> {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3);
-        self.latencies = Some(histogram.context("these bounds make a histogram")?);
-        Ok(())
-    }
-
-    /// The latencies so far; from here on they do not count.
-    pub fn stop_recording(&mut self) -> Histogram<u32> {
-        self.latencies
-            .take()
-            .unwrap_or_else(|| Histogram::new(3).expect("three digits are possible"))
     }
 
     /// A subscriber got this, and `next` was the number it was to get.
@@ -108,8 +101,9 @@ impl Tally {
             self.misordered += 1;
         }
         *next = number + 1;
-        if let Some(latencies) = &mut self.latencies {
-            latencies.saturating_record(now_ns.saturating_sub(sent_at));
+        if self.measuring {
+            let latency = now_ns.saturating_sub(sent_at);
+            self.latencies.saturating_record(latency);
         }
     }
 }

@@ -39,7 +39,7 @@ impl Wire for Nats {
         while let Some((part, taken)) = Part::read(&input[used..])? {
             used += taken;
             match part {
-                Part::Message(payload) => deliver(0, payload),
+                Part::Message { payload, .. } => deliver(0, payload),
                 Part::Ping => out.extend_from_slice(b"PONG\r\n"),
                 Part::Pong => self.answered = true,
                 Part::Info => {}
@@ -51,7 +51,10 @@ impl Wire for Nats {
 
 /// What a server sends.
 pub enum Part<'a> {
-    Message(&'a [u8]),
+    Message {
+        subject: &'a [u8],
+        payload: &'a [u8],
+    },
     Info,
     Ping,
     Pong,
@@ -85,12 +88,14 @@ impl<'a> Part<'a> {
         input: &'a [u8],
     ) -> anyhow::Result<Option<(Self, usize)>> {
         let mut words = rest.split(|byte| *byte == b' ');
+        let subject = words.next().unwrap_or_default();
         let length = words.next_back().context("MSG without a length")?;
         let end = begin + number(length)?;
         let all = end + b"\r\n".len();
         if input.len() < all {
             return Ok(None);
         }
-        Ok(Some((Self::Message(&input[begin..end]), all)))
+        let payload = &input[begin..end];
+        Ok(Some((Self::Message { subject, payload }, all)))
     }
 }
