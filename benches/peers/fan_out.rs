@@ -1,10 +1,12 @@
 //! What bringing a message to many costs, beside the peers; and how the cost grows with the number of subscribers.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lab::{Contender, Data, Faults, Lab, Measured, Options},
+    lab::{self, Contender, Data, Faults, Lab, Measured, Options},
     load::{Pace, Plan},
     report::{self, Summary, Table, median, milliseconds, ratio, three_digits},
 };
@@ -24,8 +26,8 @@ pub struct Args {
     rounds: usize,
 
     /// How long each measurement takes
-    #[arg(long, default_value = "2")]
-    seconds: f64,
+    #[arg(long, default_value = "2", value_parser = lab::seconds)]
+    seconds: Duration,
 
     /// Beside whom
     #[arg(

@@ -32,15 +32,17 @@ pub struct Options {
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     directory: PathBuf,
 
+    /// The nats-server to measure
     #[arg(long, value_name = "PATH", default_value = "nats-server")]
     nats_server: PathBuf,
 
+    /// The redis-server to measure
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis_server: PathBuf,
 
     /// Seconds before anything is measured, under the same load
-    #[arg(long, value_name = "SECONDS", default_value = "0.3")]
-    warm_up: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "0.3", value_parser = seconds)]
+    warm_up: Duration,
 
     /// Put every figure of every run in this file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -166,12 +168,12 @@ impl Lab {
         what: &str,
         contender: Contender,
         plan: &Plan,
-        seconds: f64,
+        measured: Duration,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Option<Measured>> {
         let times = Times {
             warm_up: self.warm_up(),
-            measured: Duration::from_secs_f64(seconds),
+            measured,
         };
         let result = self.start(contender, environment).and_then(|server| {
             let measured = match contender {
@@ -254,7 +256,7 @@ impl Lab {
 
     /// How long every load goes on before it is measured.
     pub fn warm_up(&self) -> Duration {
-        Duration::from_secs_f64(self.options.warm_up)
+        self.options.warm_up
     }
 
     /// Where servers have their directories.
@@ -288,6 +290,12 @@ impl Lab {
             .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
+}
+
+/// A number of seconds, with a fraction or without.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// This program again, as a server.

@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What must not have come for so long, once all have joined, does not come any more. (That others joined, say.)
 const SETTLED: Duration = Duration::from_millis(200);
 
+/// How long that may take: everybody is told of everybody who joins.
+const SETTLING_MAX: Duration = Duration::from_secs(60);
+
 /// How long to wait at most, so that a wish to stop is seen.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
@@ -201,11 +204,16 @@ impl<W: Wire> Client<W> {
 
     /// Reads until nothing more comes.
     fn settle(&mut self) -> anyhow::Result<()> {
-        let mut last = Instant::now();
+        let begun = Instant::now();
+        let mut last = begun;
         while last.elapsed() < SETTLED {
             if self.turn(LOOK_UP)? {
                 last = Instant::now();
             }
+            ensure!(
+                begun.elapsed() < SETTLING_MAX,
+                "{SETTLING_MAX:?} after all have joined, the server still sends"
+            );
         }
         self.next = Instant::now();
         Ok(())

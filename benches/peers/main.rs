@@ -28,6 +28,8 @@
 //!   the client's, while CPU per delivery is still the server's.
 //! - `raw` is no chat: it is the ceiling ([`raw`]). `redis` and `nats` keep nothing and give no one order over publishers.
 //!   Ours numbers, stores (in memory unless `--data durable`) and gives every message a logical time.
+//! - What cargo builds for a benchmark has the features of the tests' dependencies as well (tokio's `test-util`, say). To
+//!   measure exactly what `cargo build --release` makes, keep a copy of that and name it with `--chitchat`.
 //! - Linux only: epoll and `/proc`.
 
 #![allow(unreachable_pub, reason = "a program, whose modules nobody else sees")]
@@ -57,7 +59,8 @@ use tokio_util::sync::CancellationToken;
 /// Measure chitchat beside other servers. Without a mode: what fan-out costs
 #[derive(Debug, clap::Parser)]
 #[command(
-    name = "cargo bench --bench peers --",
+    name = "peers",
+    bin_name = "cargo bench --bench peers --",
     args_conflicts_with_subcommands = true
 )]
 struct Cli {
@@ -71,7 +74,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Mode {
     #[command(flatten)]
-    Measure(Measure),
+    Measure(Box<Measure>),
 
     #[command(flatten)]
     Serve(Serve),
@@ -122,10 +125,12 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.mode {
         None => fan_out::run(&cli.fan_out, stop_signal()?),
-        Some(Mode::Measure(Measure::Paced(args))) => paced::run(&args, stop_signal()?),
-        Some(Mode::Measure(Measure::Publish(args))) => publish::run(&args, stop_signal()?),
-        Some(Mode::Measure(Measure::Stalled(args))) => stalled::run(&args, stop_signal()?),
-        Some(Mode::Measure(Measure::Tracing(args))) => tracing::run(&args, stop_signal()?),
+        Some(Mode::Measure(measure)) => match *measure {
+            Measure::Paced(args) => paced::run(&args, stop_signal()?),
+            Measure::Publish(args) => publish::run(&args, stop_signal()?),
+            Measure::Stalled(args) => stalled::run(&args, stop_signal()?),
+            Measure::Tracing(args) => tracing::run(&args, stop_signal()?),
+        },
         Some(Mode::Serve(Serve::RawServer { port })) => Ok(raw::serve(port).map(|()| true)?),
         Some(Mode::Serve(Serve::Collector { port })) => tracing::collect(port).map(|()| true),
     }

@@ -1,12 +1,12 @@
 //! How late messages are at a fixed rate, beside the peers.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lab::{Contender, Data, Faults, Lab, Measured, Options},
+    lab::{self, Contender, Data, Faults, Lab, Measured, Options},
     load::{Pace, Plan},
     report::{self, Table, median, milliseconds, three_digits},
 };
@@ -27,8 +27,8 @@ pub struct Args {
     rounds: usize,
 
     /// How long each measurement takes
-    #[arg(long, default_value = "4")]
-    seconds: f64,
+    #[arg(long, default_value = "4", value_parser = lab::seconds)]
+    seconds: Duration,
 
     /// Beside whom
     #[arg(

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     jetstream::{self, Plan},
-    lab::{Contender, Data, Lab, Options},
+    lab::{self, Contender, Data, Lab, Options},
     report::{self, Summary, Table, median, milliseconds, ratio, three_digits, whole},
     server::{self, Server},
     tally::TEXT_BYTES,
@@ -55,8 +55,8 @@ pub struct Args {
     rounds: usize,
 
     /// How long each measurement takes
-    #[arg(long, default_value = "5")]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = lab::seconds)]
+    seconds: Duration,
 
     /// Afterwards, count the calls of fsync and fdatasync in a run of each under strace
     #[arg(long)]
@@ -205,7 +205,7 @@ fn measure(args: &Args, lab: &Lab, side: Side, strace: Option<&Path>) -> anyhow:
                 streams: streams.into(),
                 in_flight: args.in_flight.into(),
                 warm_up: lab.warm_up(),
-                measured: Duration::from_secs_f64(args.seconds),
+                measured: args.seconds,
             };
             published = jetstream::publish(&server, &plan, &lab.stop);
         }
@@ -270,7 +270,7 @@ fn publish_to_chitchat(args: &Args, lab: &Lab, server: &Server) -> anyhow::Resul
         .args(["--in-flight", &args.in_flight.to_string()])
         .args(["--text-chars", &TEXT_BYTES.to_string()])
         .args(["--warm-up", &format!("{}ms", lab.warm_up().as_millis())])
-        .args(["--duration", &format!("{}ms", (args.seconds * 1e3) as u64)]);
+        .args(["--duration", &format!("{}ms", args.seconds.as_millis())]);
     let json = server::run_to_end(command, &lab.stop)?;
     let report: Value = serde_json::from_str(&json).context("chitchat bench prints JSON")?;
     let figure = |pointer: &str| {

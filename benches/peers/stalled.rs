@@ -1,10 +1,12 @@
 //! What a reader that stalls costs the others: nothing, if all is well.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lab::{Contender, Data, Faults, Lab, Measured, Options},
+    lab::{self, Contender, Data, Faults, Lab, Measured, Options},
     load::{Pace, Plan},
     report::{self, Summary, Table, median, milliseconds, ratio, three_digits},
     wire::Role,
@@ -34,8 +36,8 @@ pub struct Args {
     pairs: usize,
 
     /// How long each measurement takes
-    #[arg(long, default_value = "5")]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = lab::seconds)]
+    seconds: Duration,
 
     /// Where chitchat keeps its history
     #[arg(long, value_enum, default_value = "memory")]

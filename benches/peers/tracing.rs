@@ -7,6 +7,7 @@ use std::{
     io::{self, Write as _},
     net::Ipv4Addr,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -43,8 +44,8 @@ pub struct Args {
     pairs: usize,
 
     /// How long each measurement takes; the server exports what it has about every second
-    #[arg(long, default_value = "3")]
-    seconds: f64,
+    #[arg(long, default_value = "3", value_parser = lab::seconds)]
+    seconds: Duration,
 
     /// Where chitchat keeps its history
     #[arg(long, value_enum, default_value = "memory")]
