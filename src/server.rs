@@ -31,7 +31,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tonic::{server::NamedService, service::Routes};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 pub use incoming::Listener;
@@ -43,7 +43,7 @@ use self::{
     incoming::Incoming,
     outbox::Outbox,
     rate::Allowances,
-    service::{ChatService, OriginalChatService},
+    service::{CHAT_SERVICE, Services},
     stall::Lookout,
     subscriber::{Sources, Subscriber},
     until_drain::UntilDrain,
@@ -251,7 +251,12 @@ impl<L: Listener> Server<L> {
         let drained = Drain::default();
         let serving = connection::serve(
             Incoming::new(listener, &config),
-            routes(&shared).add_service(health_service).prepare(),
+            Services {
+                shared: Arc::clone(&shared),
+                others: reflection(&shared.draining)
+                    .add_service(health_service)
+                    .prepare(),
+            },
             config.clone(),
             drained.clone(),
         );
@@ -324,19 +329,16 @@ fn open_history(config: &Config) -> Result<Opened, journal::Fault> {
     }
 }
 
-/// Everything that can be called but health.
-fn routes(shared: &Arc<Shared>) -> Routes {
-    Routes::new(ChatService(Arc::clone(shared)))
-        .add_service(OriginalChatService(Arc::clone(shared)))
-        // As grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
-        .add_service(UntilDrain::new(
-            reflection().build_v1().expect(OWN_DESCRIPTORS),
-            shared.draining.clone(),
-        ))
-        .add_service(UntilDrain::new(
-            reflection().build_v1alpha().expect(OWN_DESCRIPTORS),
-            shared.draining.clone(),
-        ))
+/// Reflection: as grpcurl asks for it from 1.8.8 on, and as older ones and Postman do.
+fn reflection(draining: &Drain) -> Routes {
+    Routes::new(UntilDrain::new(
+        descriptors().build_v1().expect(OWN_DESCRIPTORS),
+        draining.clone(),
+    ))
+    .add_service(UntilDrain::new(
+        descriptors().build_v1alpha().expect(OWN_DESCRIPTORS),
+        draining.clone(),
+    ))
 }
 
 impl Shared {
@@ -356,7 +358,7 @@ impl Shared {
 }
 
 /// The services whose health is told: the server as a whole, and the chat.
-const HEALTH_NAMES: [&str; 2] = ["", ChatService::NAME];
+const HEALTH_NAMES: [&str; 2] = ["", CHAT_SERVICE];
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
     for name in HEALTH_NAMES {
@@ -366,7 +368,7 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
 
 const OWN_DESCRIPTORS: &str = "the descriptors are the build's own";
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
+fn descriptors() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

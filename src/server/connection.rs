@@ -18,10 +18,6 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use futures_util::{
-    stream::{FuturesUnordered, StreamExt as _},
-    task::AtomicWaker,
-};
 use http::Request;
 use hyper::{
     body::Incoming as Inbound, rt::Executor, server::conn::http2::Builder, service::service_fn,
@@ -31,12 +27,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::{JoinError, JoinSet},
 };
-use tonic::{body::Body, service::Routes};
-use tower_service::Service as _;
+use tonic::body::Body;
 
 use super::{
     drain::Drain,
     incoming::{Connection, Incoming, Listener},
+    service::Services,
 };
 use crate::config;
 
@@ -79,8 +75,8 @@ const HEADERS_BYTES: u32 = 16_384;
 
 /// How often a connection's task goes round before others have their turn.
 ///
-/// Once is enough but when a request comes in, or when something happens meanwhile. Bounded because a socket that has
-/// used up its task's share of time says so by waking it (tokio's cooperative budget), and is right only then.
+/// Once is enough, but when a request comes in or something happens meanwhile. Bounded because a socket that has used up
+/// its task's share of time says so by waking it (tokio's cooperative budget).
 const ROUNDS_MAX: usize = 4;
 
 type Response = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -88,7 +84,7 @@ type Response = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Serves whoever comes until `drained`, and then until all connections have ended. Dropping it cuts them.
 pub(super) async fn serve<L: Listener>(
     mut incoming: Incoming<L>,
-    routes: Routes,
+    services: Services,
     config: config::Server,
     drained: Drain,
 ) {
@@ -97,7 +93,7 @@ pub(super) async fn serve<L: Listener>(
         tokio::select! {
             () = drained.begun() => break,
             accepted = incoming.accept() => {
-                connections.spawn(serve_one(accepted, routes.clone(), config.clone(), drained.clone()));
+                connections.spawn(serve_one(accepted, services.clone(), config.clone(), drained.clone()));
             }
             Some(ended) = connections.join_next() => unless_panicked(ended),
         }
@@ -115,46 +111,54 @@ fn unless_panicked(ended: Result<(), JoinError>) {
     }
 }
 
-async fn serve_one<Io>(io: Connection<Io>, routes: Routes, config: config::Server, drained: Drain)
-where
+async fn serve_one<Io>(
+    io: Connection<Io>,
+    services: Services,
+    config: config::Server,
+    drained: Drain,
+) where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let peer = io.peer();
     let service = service_fn(move |request: Request<Inbound>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        routes.clone().call(request)
+        services.call(request)
     });
     let begun = Begun::default();
     let http = http2(&config, begun.clone()).serve_connection(TokioIo::new(io), service);
     let mut http = pin!(http);
-    let mut responses = FuturesUnordered::new();
+    let mut responses: Vec<Response> = Vec::new();
     let mut drained = Some(drained.waiting());
-    let bell = Arc::new(Bell::default());
-    let waker = Waker::from(Arc::clone(&bell));
+    let mut bells = None;
     poll_fn(|context| {
-        bell.answer(context.waker());
+        let Bells {
+            state,
+            of_http,
+            of_responses,
+        } = Bells::of(context.waker(), &mut bells);
+        let (mut http_context, mut response_context) = (
+            Context::from_waker(of_http),
+            Context::from_waker(of_responses),
+        );
+        state.wake_up();
         for _ in 0..ROUNDS_MAX {
-            if drained
-                .as_mut()
-                .is_some_and(|drained| drained.poll(context).is_ready())
+            // The responses first: what they hand over is written in the same round.
+            if begun.take_into(&mut responses) | state.take(RESPONSES) {
+                responses.retain_mut(|one| one.as_mut().poll(&mut response_context).is_pending());
+            }
+            state.take(HTTP);
+            if let Some(waiting) = &mut drained
+                && waiting.poll(&mut http_context).is_ready()
             {
                 drained = None;
                 http.as_mut().graceful_shutdown();
             }
-            // The responses first: what they hand over is written in the same round.
-            while let Poll::Ready(Some(())) = responses.poll_next_unpin(context) {}
-            bell.hush();
             // How a connection ends is nobody's concern but its client's, who knows.
-            if http
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_ready()
-            {
+            if http.as_mut().poll(&mut http_context).is_ready() {
                 return Poll::Ready(());
             }
-            let has_begun = begun.take_into(&mut responses);
-            if !has_begun && bell.is_silent() {
+            if begun.is_empty() && state.may_sleep() {
                 return Poll::Pending;
             }
         }
@@ -186,11 +190,15 @@ fn http2(config: &config::Server, begun: Begun) -> Builder<Begun> {
 struct Begun(Arc<Mutex<Vec<Response>>>);
 
 impl Begun {
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Whether there were any.
-    fn take_into(&self, responses: &mut FuturesUnordered<Response>) -> bool {
+    fn take_into(&self, responses: &mut Vec<Response>) -> bool {
         let mut begun = self.lock();
         let are_some = !begun.is_empty();
-        responses.extend(begun.drain(..));
+        responses.append(&mut begun);
         are_some
     }
 
@@ -205,44 +213,45 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     }
 }
 
-/// Wakes a connection's task for what happens on the connection, but not for what the task itself causes while it is at
-/// it: a response that hands something over rings, and is heard by the round that it is part of.
-#[derive(Default)]
-struct Bell {
-    state: AtomicU8,
-    task: AtomicWaker,
+/// Something happened on the connection, or a response has handed something over.
+const HTTP: u8 = 1;
+/// Something happened that a response waits for.
+const RESPONSES: u8 = 2;
+/// The task is at it.
+const AWAKE: u8 = 4;
+
+/// What has happened since a connection's task last looked.
+///
+/// A task is woken for it only when it sleeps. What it causes itself while it is at it (a response hands something over,
+/// a client's window lets a response go on) is heard without that, by the round that it is part of or by the next one.
+struct State {
+    happened: AtomicU8,
+    task: Waker,
 }
 
-impl Bell {
-    /// Nobody is at it: ringing wakes the task.
-    const ASLEEP: u8 = 0;
-    /// The task is at it, and nothing has happened since it last looked.
-    const SILENT: u8 = 1;
-    /// Something has happened.
-    const RUNG: u8 = 2;
-
-    /// The task is at it now; later it is to be woken by `task`.
-    fn answer(&self, task: &Waker) {
-        self.task.register(task);
-        self.state.store(Self::SILENT, Ordering::SeqCst);
+impl State {
+    /// The task is at it.
+    fn wake_up(&self) {
+        self.happened.fetch_or(AWAKE, Ordering::SeqCst);
     }
 
-    /// All that has happened until now will be looked at.
-    fn hush(&self) {
-        self.state.store(Self::SILENT, Ordering::SeqCst);
+    /// Whether `what` has happened; it is looked at now.
+    fn take(&self, what: u8) -> bool {
+        self.happened.fetch_and(!what, Ordering::SeqCst) & what != 0
     }
 
-    /// Whether nothing has happened since; then the task may sleep.
-    fn is_silent(&self) -> bool {
-        self.state
-            .compare_exchange(
-                Self::SILENT,
-                Self::ASLEEP,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            )
+    /// Whether nothing has happened that was not looked at; then the task sleeps, and the next ring wakes it.
+    fn may_sleep(&self) -> bool {
+        self.happened
+            .compare_exchange(AWAKE, 0, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
+}
+
+/// Says that something has happened.
+struct Bell {
+    state: Arc<State>,
+    what: u8,
 }
 
 impl Wake for Bell {
@@ -251,8 +260,118 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(Self::RUNG, Ordering::SeqCst) == Self::ASLEEP {
-            self.task.wake();
+        let before = self.state.happened.fetch_or(self.what, Ordering::SeqCst);
+        // Asleep, and nobody has woken it yet.
+        if before == 0 {
+            self.state.task.wake_by_ref();
         }
+    }
+}
+
+/// A task's two bells.
+struct Bells {
+    state: Arc<State>,
+    of_http: Waker,
+    of_responses: Waker,
+}
+
+impl Bells {
+    /// The bells of `task`. A task that is woken otherwise than before gets other ones, for everybody to ring.
+    fn of<'a>(task: &Waker, bells: &'a mut Option<Self>) -> &'a Self {
+        let fit = |bells: &Self| bells.state.task.will_wake(task);
+        if !bells.as_ref().is_some_and(fit) {
+            *bells = None;
+        }
+        bells.get_or_insert_with(|| {
+            let state = Arc::new(State {
+                // All is to be looked at.
+                happened: AtomicU8::new(HTTP | RESPONSES),
+                task: task.clone(),
+            });
+            let bell = |what| {
+                let state = Arc::clone(&state);
+                Waker::from(Arc::new(Bell { state, what }))
+            };
+            let (of_http, of_responses) = (bell(HTTP), bell(RESPONSES));
+            Self {
+                state,
+                of_http,
+                of_responses,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Count {
+        fn take(&self) -> usize {
+            self.0.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_task_that_sleeps_is_woken_once_and_one_that_is_awake_sleeps_only_when_it_has_looked_at_all()
+     {
+        let count = Arc::new(Count::default());
+        let task = Waker::from(Arc::clone(&count));
+        let mut bells = None;
+        let Bells {
+            state,
+            of_http,
+            of_responses,
+        } = Bells::of(&task, &mut bells);
+        state.wake_up();
+        assert!(
+            state.take(RESPONSES) && state.take(HTTP),
+            "first all is looked at"
+        );
+        assert!(state.may_sleep());
+
+        of_responses.wake_by_ref();
+        of_http.wake_by_ref();
+        of_responses.wake_by_ref();
+        assert_eq!(count.take(), 1);
+
+        state.wake_up();
+        assert!(state.take(RESPONSES));
+        assert!(!state.may_sleep(), "the connection is to be looked at");
+        of_responses.wake_by_ref();
+        assert!(state.take(HTTP));
+        assert!(
+            !state.may_sleep(),
+            "it rang after the look at the responses"
+        );
+        assert!(state.take(RESPONSES) && !state.take(RESPONSES));
+        assert!(state.may_sleep());
+        assert_eq!(count.take(), 0, "it was awake");
+    }
+
+    #[test]
+    fn a_task_that_is_woken_otherwise_gets_other_bells() {
+        let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
+        let tasks = counts.clone().map(Waker::from);
+        let mut bells = None;
+        for (task, count) in tasks.iter().zip(&counts) {
+            let Bells { state, of_http, .. } = Bells::of(task, &mut bells);
+            state.wake_up();
+            assert!(state.take(RESPONSES) && state.take(HTTP) && state.may_sleep());
+            of_http.wake_by_ref();
+            assert_eq!(count.take(), 1);
+        }
+        assert_eq!(counts[0].take(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -17,8 +18,8 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint},
 };
 use tokio::time::timeout;
-use tonic::{Status, body::Body, server::NamedService};
-use tower_service::Service;
+use tonic::{Status, body::Body, service::Routes};
+use tower_service::Service as _;
 
 use super::{
     Shared,
@@ -48,56 +49,41 @@ const PAGE_EVENTS_DEFAULT: usize = 100;
 /// How long a call with a single request message may take to send it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The service under its own name.
-#[derive(Clone)]
-pub(super) struct ChatService(pub(super) Arc<Shared>);
+/// The service's own name.
+pub(super) const CHAT_SERVICE: &str = "chitchat.v1.ChatService";
 
-/// The service under the original's name: `Chat` alone.
-#[derive(Clone)]
-pub(super) struct OriginalChatService(pub(super) Arc<Shared>);
-
-impl NamedService for ChatService {
-    const NAME: &'static str = "chitchat.v1.ChatService";
-}
-
-impl NamedService for OriginalChatService {
-    const NAME: &'static str = "itu.chitchat.ChatService";
-}
+/// The name that the original's clients know it by: for `Chat` alone.
+const ORIGINAL_CHAT_SERVICE: &str = "itu.chitchat.ChatService";
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl Service<Request<Body>> for ChatService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
+/// Everything that can be called.
+#[derive(Clone)]
+pub(super) struct Services {
+    pub(super) shared: Arc<Shared>,
+    /// Health and reflection.
+    pub(super) others: Routes,
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answering {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move { Ok(route(shared, request).await) })
+impl Services {
+    /// Answers a request. The chat is found without a router between: that one would wrap each body once more.
+    pub(super) fn call(&self, request: Request<Body>) -> Answering {
+        let shared = Arc::clone(&self.shared);
+        let path = request.uri().path();
+        let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        match service {
+            Some((CHAT_SERVICE, _)) => Box::pin(async move { Ok(route(shared, request).await) }),
+            Some((ORIGINAL_CHAT_SERVICE, _)) => Box::pin(ready(Ok(original(&shared, request)))),
+            _ => Box::pin(self.others.clone().call(request)),
+        }
     }
 }
 
-impl Service<Request<Body>> for OriginalChatService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answering {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move {
-            Ok(match request.uri().path() {
-                ORIGINAL_CHAT_PATH => chat(&shared, request, Dialect::Original),
-                unknown => unknown_method(unknown),
-            })
-        })
+/// The chat as the original's clients know it: one stream, and nothing else.
+fn original(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
+    match request.uri().path() {
+        ORIGINAL_CHAT_PATH => chat(shared, request, Dialect::Original),
+        unknown => unknown_method(unknown),
     }
 }
 
