@@ -6,7 +6,11 @@ mod publish;
 use std::{io::Write as _, time::Duration};
 
 use super::{Context, exit::Exit, print};
-use crate::{bench::Report, client::render, config::duration};
+use crate::{
+    bench::{Report, Target},
+    client::render,
+    config::duration,
+};
 
 /// Put load on a server, and measure it
 #[derive(Debug, clap::Args)]
@@ -44,6 +48,16 @@ struct Common {
     json: bool,
 }
 
+impl Common {
+    /// What is to be put under load.
+    fn target(&self, context: Context) -> Target {
+        Target {
+            url: context.config.client.server,
+            pid: self.server_pid,
+        }
+    }
+}
+
 /// Runs one mode.
 ///
 /// # Errors
@@ -56,12 +70,12 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
 }
 
 /// Prints the figures; [`Exit::Failed`] if something was not as promised, which standard error says in words.
-fn show(report: &Report, json: bool) -> anyhow::Result<Exit> {
+fn show(report: &impl Report, json: bool) -> anyhow::Result<Exit> {
     print(&if json { report.json() } else { report.table() })?;
     if report.is_good() {
         return Ok(Exit::Good);
     }
-    let violations = &report.violations;
+    let violations = report.violations();
     let mut words = format!(
         "chitchat: the server broke its promise {} times",
         violations.count()

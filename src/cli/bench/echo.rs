@@ -27,12 +27,11 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let common = args.common;
     let report = echo::run(&echo::Plan {
-        server: context.config.client.server,
+        target: common.target(context),
         messages: args.messages,
         text_chars: common.text_chars.into(),
         warm_up: common.warm_up,
         fsync_directory: args.fsync_dir,
-        server_pid: common.server_pid,
     })
     .await?;
     show(&report, common.json)

@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let streams = usize::from(args.streams);
     let rooms = args.rooms.map_or(streams, usize::from);
     let report = publish::run(&publish::Plan {
-        server: context.config.client.server,
+        target: common.target(context),
         streams,
         rooms: rooms.min(streams),
         streams_per_connection: args.streams_per_connection.into(),
@@ -71,7 +71,6 @@ pub(super) async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         warm_up: common.warm_up,
         rate: args.rate,
         unary: args.unary,
-        server_pid: common.server_pid,
     })
     .await?;
     show(&report, common.json)
