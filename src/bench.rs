@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`publish`], [`echo`] | the modes; a further one is a further file |
 //! | `publisher`, `unary` | one stream's load |
-//! | `connection`, `heard` | gRPC as cheap as can be |
+//! | `connection`, `tap`, `heard` | gRPC as cheap as can be |
 //! | `turns` | when a message is sent, and which count |
 //! | `check` | what was promised |
 //! | `meter`, `process`, `disk` | what is measured |
@@ -34,6 +34,7 @@ pub mod publish;
 mod publisher;
 pub mod report;
 mod supervise;
+mod tap;
 mod turns;
 mod unary;
 

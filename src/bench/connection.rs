@@ -2,7 +2,7 @@
 //!
 //! A load generator shares the machine with the server it measures, so what it spends is missing there. tonic's client
 //! takes three tasks and as many wake-ups for what one task does here; it decodes every field of a message, this only
-//! what is looked at ([`Heard`]), and copies nothing.
+//! what is looked at ([`Heard`]). And DATA frames go past h2 ([`Tap`]).
 
 use std::{
     future::poll_fn,
@@ -19,7 +19,10 @@ use prost::Message as _;
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status};
 
-use super::heard::Heard;
+use super::{
+    heard::Heard,
+    tap::{Intake, Tap},
+};
 use crate::wire::{
     Frame,
     v1::{JoinMsgLeave, ServerMessage},
@@ -51,24 +54,26 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// One connection. Nothing happens on it unless it is driven.
 pub(super) struct Connection {
     requests: client::SendRequest<Bytes>,
-    driver: client::Connection<TcpStream, Bytes>,
+    driver: client::Connection<Tap<TcpStream>, Bytes>,
+    intake: Intake,
     server: Uri,
     closed: bool,
 }
 
 /// A stream of messages from the service, and to it unless it is one of `Watch`.
 pub(super) struct Stream {
+    id: u32,
     outbound: SendStream<Bytes>,
     inbound: Inbound,
+    intake: Intake,
     /// What has come and is not taken: some messages, and at its end perhaps a part of one.
-    unread: Bytes,
-    /// What was read and is not given back to the server's window.
-    unreleased: usize,
+    unread: BytesMut,
 }
 
 enum Inbound {
     /// The headers of the response are to come.
     Response(client::ResponseFuture),
+    /// What comes of it is taken from the intake; how it ends is told here.
     Body(RecvStream),
 }
 
@@ -92,19 +97,18 @@ impl Connection {
         tcp.set_nodelay(true)?;
         // All its streams' windows, so that it is never the connection that holds one back.
         let connection_bytes = u32::from(STREAMS_MAX) * window_bytes;
+        let (tap, intake) = Tap::new(tcp, window_bytes, connection_bytes);
         let (requests, driver) = client::Builder::new()
             .enable_push(false)
             .initial_window_size(window_bytes)
             .initial_connection_window_size(connection_bytes)
-            // What h2 may charge for DATA frames that are unread and small (256 bytes each) before it takes them for an
-            // attack: never reached, for it is every frame of windows that are full of the shortest events, 32 bytes.
-            .data_frame_budget(connection_bytes as usize / 32 * 256)
-            .handshake(tcp)
+            .handshake(tap)
             .await
             .map_err(broken)?;
         Ok(Self {
             requests,
             driver,
+            intake,
             server: server.clone(),
             closed: false,
         })
@@ -147,7 +151,7 @@ impl Connection {
             self.requests.poll_ready(context).map_err(broken)
         })
         .await?;
-        let mut stream = Stream::begin(&mut self.requests, &self.server, path)?;
+        let mut stream = Stream::begin(self, path)?;
         let outbound = &mut stream.outbound;
         (outbound.send_data(first.bytes(), is_last)).map_err(broken)?;
         let answer = poll_fn(|context| {
@@ -165,12 +169,8 @@ impl Connection {
 }
 
 impl Stream {
-    fn begin(
-        requests: &mut client::SendRequest<Bytes>,
-        server: &Uri,
-        path: &'static str,
-    ) -> Result<Self, Status> {
-        let mut parts = server.clone().into_parts();
+    fn begin(connection: &mut Connection, path: &'static str) -> Result<Self, Status> {
+        let mut parts = connection.server.clone().into_parts();
         parts.path_and_query = Some(path.parse().expect("it is a path"));
         let uri = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
         let mut request = Request::new(());
@@ -181,12 +181,16 @@ impl Stream {
         request.headers_mut().insert(header::CONTENT_TYPE, grpc);
         let trailers = header::HeaderValue::from_static("trailers");
         request.headers_mut().insert(header::TE, trailers);
-        let (response, outbound) = requests.send_request(request, false).map_err(broken)?;
+        let begun = connection.requests.send_request(request, false);
+        let (response, outbound) = begun.map_err(broken)?;
+        let id = outbound.stream_id().as_u32();
+        connection.intake.open(id);
         Ok(Self {
+            id,
             outbound,
             inbound: Inbound::Response(response),
-            unread: Bytes::new(),
-            unreleased: 0,
+            intake: connection.intake.clone(),
+            unread: BytesMut::new(),
         })
     }
 
@@ -204,7 +208,7 @@ impl Stream {
         loop {
             let whole = whole_messages(&self.unread)?;
             if whole > 0 {
-                let messages = self.unread.split_to(whole);
+                let messages = self.unread.split_to(whole).freeze();
                 return Poll::Ready(Ok(Some(Messages(messages))));
             }
             if !ready!(self.poll_more(context))? {
@@ -238,36 +242,18 @@ impl Stream {
         let Inbound::Body(body) = &mut self.inbound else {
             return Poll::Pending;
         };
-        match body.poll_data(context) {
-            Poll::Ready(Some(data)) => {
-                let data = data.map_err(broken)?;
-                self.unreleased += data.len();
-                self.append(data);
-                Poll::Ready(Ok(true))
-            }
-            Poll::Ready(None) => {
+        if self.intake.take(self.id, &mut self.unread, context) {
+            return Poll::Ready(Ok(true));
+        }
+        match ready!(body.poll_data(context)) {
+            // DATA without data: it says no more than that the stream has ended.
+            Some(data) => data.map(|_| true).map_err(broken).into(),
+            None => {
                 let trailers = ready!(body.poll_trailers(context)).map_err(broken)?;
                 let status = trailers.and_then(|trailers| Status::from_header_map(&trailers));
                 Poll::Ready(ending(status).map(|()| false))
             }
-            Poll::Pending => {
-                // Once for all that was read: each is a look at what the whole connection shares.
-                let _ = body.flow_control().release_capacity(self.unreleased);
-                self.unreleased = 0;
-                Poll::Pending
-            }
         }
-    }
-
-    fn append(&mut self, data: Bytes) {
-        if self.unread.is_empty() {
-            self.unread = data;
-            return;
-        }
-        let mut whole = BytesMut::with_capacity(self.unread.len() + data.len());
-        whole.extend_from_slice(&self.unread);
-        whole.extend_from_slice(&data);
-        self.unread = whole.freeze();
     }
 }
 

@@ -84,6 +84,12 @@ impl<'a> Heard<'a> {
 /// Takes a number off the front of `bytes`: seven bits in each byte, the lowest first, and the eighth says whether more
 /// follow.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let (&first, rest) = bytes.split_first()?;
+    // As most are.
+    if first < 0x80 {
+        *bytes = rest;
+        return Some(first.into());
+    }
     let mut value = 0;
     for (place, &byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * place);
