@@ -19,15 +19,18 @@
 //! | `turns` | when a message is sent, and which count |
 //! | `check` | what was promised |
 //! | `meter`, `process`, `disk` | what is measured |
+//! | `own_server`, `descriptors` | a server to measure, and enough open files |
 //! | `supervise` | whether it goes on |
 //! | `progress`, [`report`] | what is shown |
 
 mod check;
 mod connection;
+mod descriptors;
 mod disk;
 pub mod echo;
 mod heard;
 mod meter;
+mod own_server;
 mod process;
 mod progress;
 pub mod publish;
@@ -41,7 +44,9 @@ mod unary;
 use anyhow::anyhow;
 use tonic::Status;
 
-pub use self::{check::Violations, meter::Latencies, report::Report, turns::Extent};
+pub use self::{
+    check::Violations, meter::Latencies, own_server::with_own_server, report::Report, turns::Extent,
+};
 use crate::{
     client::{render, status::because},
     wire::v1::NoticeCode,

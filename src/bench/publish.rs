@@ -1,11 +1,6 @@
 //! How many messages a server acknowledges.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::{task::JoinSet, time::sleep_until};
@@ -13,11 +8,12 @@ use tokio::{task::JoinSet, time::sleep_until};
 use super::{
     Load, Outcome, Target,
     connection::{Connection, STREAMS_MAX, WINDOW_BYTES},
+    descriptors,
     meter::Meter,
     publisher::Publisher,
     report::{per_second, publish::Published},
     supervise::{Measured, Tasks, measure_all, server_usage},
-    turns::{Extent, Pacer, Turns, Window},
+    turns::{self, Extent, Pacer, Turns, Window},
     unary,
 };
 use crate::client::{self, render, status::because};
@@ -68,6 +64,11 @@ struct Running {
 pub async fn run(plan: &Plan) -> anyhow::Result<Published> {
     // Before anything is started.
     server_usage(&plan.target)?;
+    descriptors::allow(if plan.unary {
+        plan.streams * connections_of_a_poster(plan)
+    } else {
+        plan.streams.div_ceil(plan.streams_per_connection)
+    })?;
     let load = Arc::new(Load::new(plan.rooms, plan.in_flight, plan.text_chars));
     let meter = Arc::new(Meter::new());
     let running = if plan.unary {
@@ -123,9 +124,7 @@ fn start_posters(plan: &Plan, load: &Arc<Load>, meter: &Arc<Meter>) -> anyhow::R
     let mut turns = turns.into_iter();
     let mut tasks = JoinSet::new();
     for index in 0..plan.streams {
-        // tonic begins more calls than a server allows on a connection, as long as it has not been told how many.
-        let connections = plan.in_flight.div_ceil(STREAMS_MAX.into());
-        let clients: Result<Vec<_>, _> = (0..connections)
+        let clients: Result<Vec<_>, _> = (0..connections_of_a_poster(plan))
             .map(|_| client::service(&plan.target.url, KEEPALIVE))
             .collect();
         let turns = turns.by_ref().take(plan.in_flight).collect();
@@ -139,28 +138,15 @@ fn start_posters(plan: &Plan, load: &Arc<Load>, meter: &Arc<Meter>) -> anyhow::R
     })
 }
 
+/// tonic begins more calls than a server allows on a connection, as long as it has not been told how many.
+fn connections_of_a_poster(plan: &Plan) -> usize {
+    plan.in_flight.div_ceil(STREAMS_MAX.into())
+}
+
 /// When each of `publishers` sends, from now on.
 fn schedule(plan: &Plan, publishers: usize) -> anyhow::Result<(Window, Vec<Turns>, Option<Pacer>)> {
-    let begin = Instant::now();
-    let from = begin + plan.warm_up;
-    let until = match plan.extent {
-        Extent::Duration(duration) => Some(from + duration),
-        Extent::Messages(_) => None,
-    };
-    let window = Window { from, until };
-    let (pacer, mut paces) = match plan.rate {
-        None => (None, Vec::new()),
-        Some(rate) => {
-            let (pacer, paces) = Pacer::start(begin, rate, publishers, until)
-                .context("cannot start the thread that paces")?;
-            (Some(pacer), paces)
-        }
-    };
-    let mut paces = paces.drain(..);
-    let turns = (0..publishers)
-        .map(|index| Turns::new(window, paces.next(), plan.extent.share(index, publishers)))
-        .collect();
-    Ok((window, turns, pacer))
+    turns::begin(plan.warm_up, plan.extent, plan.rate, publishers)
+        .context("cannot start the thread that paces")
 }
 
 /// The task of one connection, and all the streams on it: woken once, it reads all that has come and sends all it may.

@@ -5,9 +5,11 @@ mod publish;
 
 use std::{io::Write as _, time::Duration};
 
-use super::{Context, exit::Exit, print};
+use clap::builder::NonEmptyStringValueParser;
+
+use super::{Context, exit::Exit, flags, print};
 use crate::{
-    bench::{Report, Target},
+    bench::{Report, Target, with_own_server},
     client::render,
     config::duration,
 };
@@ -28,20 +30,22 @@ enum Mode {
     Echo(echo::Args),
 }
 
-/// What all modes take.
+/// What all modes take: who is put under load, and how the figures are shown.
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Characters of each text; the server allows 128 unless told otherwise (limits.text_chars)
-    #[arg(long, value_name = "CHARACTERS", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=8192))]
-    text_chars: u16,
-
-    /// How long to go on before anything is measured
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = long)]
-    warm_up: Duration,
+    #[command(flatten)]
+    server: flags::Server,
 
     /// The server's process: measure the processor time and memory that it uses
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+
+    /// Start a server for this run, with its history in this directory or `memory`, measure it, and stop it
+    ///
+    /// It is a process of its own on a free port of 127.0.0.1, with the settings that this one is given; unless they are
+    /// among those, limits.rate is 0 and log.level is warn.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["client.server", "server_pid"], value_parser = NonEmptyStringValueParser::new())]
+    data: Option<String>,
 
     /// The figures as one line of JSON; times are in microseconds or seconds, as the names say
     #[arg(long)]
@@ -49,12 +53,23 @@ struct Common {
 }
 
 impl Common {
-    /// What is to be put under load.
-    fn target(&self, context: Context) -> Target {
-        Target {
-            url: context.config.client.server,
-            pid: self.server_pid,
-        }
+    /// Measures the server that was asked for, and shows what came of it.
+    async fn run<R: Report>(
+        &self,
+        context: Context,
+        measure: impl AsyncFnOnce(Target) -> anyhow::Result<R>,
+    ) -> anyhow::Result<Exit> {
+        let report = match &self.data {
+            Some(data) => with_own_server(data, &context.entries, measure).await?,
+            None => {
+                let target = Target {
+                    url: context.config.client.server,
+                    pid: self.server_pid,
+                };
+                measure(target).await?
+            }
+        };
+        show(&report, self.json)
     }
 }
 
