@@ -13,8 +13,9 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`publish`], [`echo`] | the modes; a further one is a further file |
+//! | [`publish`], [`echo`], [`fanout`], [`connections`] | the modes; a further one is a further file |
 //! | `publisher`, `unary` | one stream's load |
+//! | `crowd` | publishers and readers by the thousand |
 //! | `connection`, `tap`, `heard` | gRPC as cheap as can be |
 //! | `turns` | when a message is sent, and which count |
 //! | `check` | what was promised |
@@ -25,9 +26,12 @@
 
 mod check;
 mod connection;
+pub mod connections;
+mod crowd;
 mod descriptors;
 mod disk;
 pub mod echo;
+pub mod fanout;
 mod heard;
 mod meter;
 mod own_server;
@@ -123,6 +127,7 @@ fn refused(who: &str, code: NoticeCode, words: &[u8]) -> anyhow::Error {
         NoticeCode::TooFast => anyhow!(
             "the server refuses by limits.rate ({words}): start it with CHITCHAT_LIMITS__RATE=0"
         ),
+        NoticeCode::Draining => anyhow!("the server is about to stop ({words})"),
         _ => anyhow!("the server refuses a message of {who}: {words}"),
     }
 }

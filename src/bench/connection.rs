@@ -25,11 +25,14 @@ use super::{
 };
 use crate::wire::{
     Frame,
-    v1::{JoinMsgLeave, ServerMessage},
+    v1::{JoinMsgLeave, ServerMessage, WatchRequest},
 };
 
 /// The path of the stream that participants take part on.
 const CHAT_PATH: &str = "/chitchat.v1.ChatService/Chat";
+
+/// The path of the stream that a room is read by without taking part.
+const WATCH_PATH: &str = "/chitchat.v1.ChatService/Watch";
 
 /// How long a connection, or the answer to the first message of a stream, may take; then the run fails.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +45,11 @@ pub(super) const STREAMS_MAX: u16 = 16;
 /// Unit: bytes. When full: the server keeps what follows. Source: two thousand events, more than a burst that a stream
 /// waits for; nothing is held back in the measuring but by the server itself.
 pub(super) const WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The same for a reader that stands still, by intention.
+///
+/// Unit: bytes. When full: it stays so. Source: HTTP/2's own default, which most clients have.
+pub(super) const STALLED_WINDOW_BYTES: u32 = 65_535;
 
 /// The bytes that gRPC puts before each message.
 const PREFIX_BYTES: usize = 5;
@@ -138,6 +146,17 @@ impl Connection {
         join: &JoinMsgLeave,
     ) -> Result<(Stream, ServerMessage), Status> {
         in_time(self.begin(CHAT_PATH, Frame::of(join), false)).await
+    }
+
+    /// Reads a room without taking part, from the answer on, which is the message with the welcome.
+    ///
+    /// # Errors
+    /// As [`Connection::join`].
+    pub(super) async fn watch(
+        &mut self,
+        request: &WatchRequest,
+    ) -> Result<(Stream, ServerMessage), Status> {
+        in_time(self.begin(WATCH_PATH, Frame::of(request), true)).await
     }
 
     async fn begin(
@@ -258,6 +277,11 @@ impl Stream {
 }
 
 impl Messages {
+    /// How many bytes they are.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// One after the other, in the order in which they were sent.
     pub(super) fn iter(&self) -> impl Iterator<Item = Result<Heard<'_>, Status>> {
         let mut rest: &[u8] = &self.0;

@@ -1,5 +1,7 @@
 //! What a run found, as a table for people and as JSON for programs. One file per kind of run.
 
+pub mod connections;
+pub mod fanout;
 pub mod publish;
 
 use std::{fmt::Write as _, time::Duration};

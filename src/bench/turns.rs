@@ -90,6 +90,11 @@ impl Turns {
         }
     }
 
+    /// When nothing more is sent, if time decides that.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.window.until
+    }
+
     /// Whether that was all.
     pub(super) fn are_over(&self, now: Instant) -> bool {
         self.quota == Some(0) || self.window.until.is_some_and(|until| now >= until)

@@ -1,6 +1,8 @@
 //! `chitchat bench`: a load generator. One file per mode.
 
+mod connections;
 mod echo;
+mod fanout;
 mod publish;
 
 use std::{io::Write as _, time::Duration};
@@ -28,6 +30,12 @@ enum Mode {
 
     /// How long one message takes to come back to its sender, with nobody else about
     Echo(echo::Args),
+
+    /// How many deliveries a second reach the readers of a room, and what each costs
+    Fanout(fanout::Args),
+
+    /// What silent participants cost the server: memory, and the time to join
+    Connections(connections::Args),
 }
 
 /// What all modes take: who is put under load, and how the figures are shown.
@@ -81,6 +89,8 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     match args.mode {
         Mode::Publish(args) => publish::run(args, context).await,
         Mode::Echo(args) => echo::run(args, context).await,
+        Mode::Fanout(args) => fanout::run(args, context).await,
+        Mode::Connections(args) => connections::run(args, context).await,
     }
 }
 

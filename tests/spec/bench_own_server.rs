@@ -1,10 +1,6 @@
 //! A server that the load generator starts for itself.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Output, Stdio},
-};
+use std::{fs, path::Path, process::Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -18,7 +14,7 @@ use crate::support::{
     self,
     program::{Finished, chitchat},
     server_process::ServerProcess,
-    tty, within,
+    within,
 };
 
 /// `chitchat bench` with these arguments, and its server's history there.
@@ -39,6 +35,8 @@ async fn every_mode_can_bring_its_own_server_which_is_measured_and_gone_at_the_e
     for mode in [
         "publish --streams 2 --messages 20 --warm-up 0s --json",
         "echo --messages 20 --warm-up 0s --json",
+        "fanout --subscribers 2 --duration 200ms --warm-up 0s --json",
+        "connections --connections 5 --hold 0s --json",
     ] {
         let ran = bench(mode, Path::new("memory")).await;
 
@@ -50,6 +48,7 @@ async fn every_mode_can_bring_its_own_server_which_is_measured_and_gone_at_the_e
         );
         let figures: Value = serde_json::from_str(&ran.stdout).expect("one object");
         let rss = figures["server_process"]["rss_bytes"].as_u64();
+        let rss = rss.or(figures["memory"]["rss_before_bytes"].as_u64());
         assert!(rss > Some(1 << 20), "{figures}");
         let address = figures["server"].as_str().unwrap();
         let address = address.strip_prefix("http://").unwrap();
@@ -95,7 +94,7 @@ async fn it_has_the_settings_that_the_load_generator_is_given() {
 #[tokio::test]
 async fn it_is_stopped_when_the_run_fails() {
     let directory = tempfile::tempdir().unwrap();
-    let ran = bench("publish --text-chars 200", directory.path()).await;
+    let ran = bench("fanout --text-chars 200", directory.path()).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
     assert!(ran.stderr.contains("Limit is 128"), "{}", ran.stderr);
     assert_is_free(directory.path()).await;
@@ -103,17 +102,24 @@ async fn it_is_stopped_when_the_run_fails() {
 
 #[tokio::test]
 async fn it_is_stopped_when_a_signal_ends_the_run() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for (mode, signal) in [
+        ("publish --duration 1m", Signal::INT),
+        ("fanout --duration 1m", Signal::TERM),
+        ("connections --hold 1m", Signal::INT),
+    ] {
         let directory = tempfile::tempdir().unwrap();
-        let data = directory.path().to_str().unwrap();
-        let arguments = ["bench", "publish", "--data", data, "--duration", "1m"];
-        let mut terminal = tty::run(&arguments).start();
-        terminal.see(" % ").await;
+        let bench = begin(mode, directory.path()).await;
 
-        terminal.signal(signal);
+        support::signal(&bench, signal);
 
-        terminal.see("chitchat: stopped by a signal").await;
-        assert_eq!(terminal.ended().await, Some(1));
+        let ended = within("the run to end", bench.wait_with_output()).await;
+        let ended = ended.unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{mode}: {stderr}");
+        assert!(
+            stderr.contains("chitchat: stopped by a signal"),
+            "{mode}: {stderr}"
+        );
         assert_is_free(directory.path()).await;
     }
 }
@@ -121,7 +127,7 @@ async fn it_is_stopped_when_a_signal_ends_the_run() {
 #[tokio::test]
 async fn that_it_does_not_start_or_dies_is_told() {
     let nowhere = Path::new("/dev/null/history");
-    let ran = bench("publish --duration 1s", nowhere).await;
+    let ran = bench("fanout --duration 1s", nowhere).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
     // Its own words come first.
     assert!(ran.stderr.contains("/dev/null/history"), "{}", ran.stderr);
@@ -131,16 +137,22 @@ async fn that_it_does_not_start_or_dies_is_told() {
         ran.stderr
     );
 
-    let killed = run_and_kill_its_server().await;
-    assert_eq!(killed.status.code(), Some(1));
-    let stderr = String::from_utf8(killed.stderr).unwrap();
+    let bench = begin("fanout --duration 1m", Path::new("memory")).await;
+    support::signal_process(child_of(&bench), Signal::KILL);
+    let ended = within("the run to end", bench.wait_with_output()).await;
+    let ended = ended.unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("signal: 9 (SIGKILL)"), "{stderr}");
 }
 
-/// A run that publishes on a schedule until its server is killed, once there is one message.
-async fn run_and_kill_its_server() -> Output {
+/// A run with these arguments, whose server has seen somebody join.
+async fn begin(arguments: &str, data: &Path) -> Child {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_chitchat"))
-        .args(["bench", "publish", "--data", "memory", "--duration", "1m"])
+        .arg("bench")
+        .args(arguments.split_whitespace())
+        .arg("--data")
+        .arg(data)
         .env_clear()
         // The server logs each event, so that one can tell when it runs.
         .env("CHITCHAT_LOG__LEVEL", "info")
@@ -152,19 +164,16 @@ async fn run_and_kill_its_server() -> Output {
         .unwrap();
     let stderr = bench.stderr.as_mut().expect("it is piped");
     let mut lines = BufReader::new(stderr).lines();
-    let talks = async {
+    let joined = async {
         while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("Message from") {
+            if line.contains("JOIN: ") {
                 return;
             }
         }
-        panic!("there should be a message");
+        panic!("somebody should join");
     };
-    within("a message", talks).await;
-    support::signal_process(child_of(&bench), Signal::KILL);
-    within("the run to end", bench.wait_with_output())
-        .await
-        .unwrap()
+    within("a JOIN", joined).await;
+    bench
 }
 
 /// The one process that `parent` has started.
