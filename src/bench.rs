@@ -13,49 +13,57 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`publish`], [`echo`] | the modes; a further one is a further file |
+//! | [`publish`], [`echo`], [`fanout`], [`connections`] | the modes; a further one is a further file |
 //! | `publisher`, `unary` | one stream's load |
-//! | `connection` | gRPC as cheap as can be |
+//! | `crowd` | publishers and readers by the thousand |
+//! | `connection`, `tap`, `heard` | gRPC as cheap as can be |
 //! | `turns` | when a message is sent, and which count |
 //! | `check` | what was promised |
 //! | `meter`, `process`, `disk` | what is measured |
+//! | `own_server`, `descriptors` | a server to measure, and enough open files |
+//! | `supervise` | whether it goes on |
 //! | `progress`, [`report`] | what is shown |
 
 mod check;
 mod connection;
+pub mod connections;
+mod crowd;
+mod descriptors;
 mod disk;
 pub mod echo;
+pub mod fanout;
+mod heard;
 mod meter;
+mod own_server;
 mod process;
 mod progress;
 pub mod publish;
 mod publisher;
 pub mod report;
+mod supervise;
+mod tap;
 mod turns;
 mod unary;
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, anyhow, bail};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep_until},
-};
+use anyhow::anyhow;
+use tonic::Status;
 
 pub use self::{
-    check::Violations,
-    meter::Latencies,
-    report::{Fsync, Report, Used},
-    turns::Extent,
+    check::Violations, meter::Latencies, own_server::with_own_server, report::Report, turns::Extent,
 };
-use self::{meter::Meter, process::Usage, progress::Progress, turns::Window};
-use crate::{client::render, wire::v1::NoticeCode};
+use crate::{
+    client::{render, status::because},
+    wire::v1::NoticeCode,
+};
 
-/// How long nothing may come back while something is waited for.
-///
-/// When it is over the run fails: what it waited for is lost, or the server hangs. Source: a commit takes milliseconds,
-/// a disk that is overloaded a second; a scheduled message comes every second at least.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What is put under load.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The server: `http://host:port`.
+    pub url: String,
+    /// Its process, to measure what it uses.
+    pub pid: Option<u32>,
+}
 
 /// Who publishes what, where.
 #[derive(Debug, Clone)]
@@ -111,72 +119,21 @@ impl Outcome {
     }
 }
 
-/// What two processes used between two moments.
-#[derive(Debug)]
-struct Usages {
-    server: Option<(Usage, Usage)>,
-    client: Option<(Usage, Usage)>,
-}
-
-/// Runs the tasks of a load to their end, shows how far they are, and measures what processes use in the window.
-///
-/// # Errors
-/// One of them failed, nothing comes back any more, or there is no process `server_pid`.
-async fn supervise(
-    mut tasks: JoinSet<anyhow::Result<Outcome>>,
-    meter: &Meter,
-    window: Window,
-    extent: Extent,
-    server_pid: Option<u32>,
-) -> anyhow::Result<(Outcome, Usages)> {
-    let read = || -> anyhow::Result<_> { Ok((server_usage(server_pid)?, own_usage())) };
-    let mut before = None;
-    let mut progress = Progress::new(window, extent);
-    let mut ticks = interval(progress::EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut outcome = Outcome::default();
-    loop {
-        tokio::select! {
-            ended = tasks.join_next() => match ended {
-                Some(ended) => outcome.add(ended.context("a task panicked")??),
-                None => break,
-            },
-            () = sleep_until(window.from.into()), if before.is_none() => before = Some(read()?),
-            _ = ticks.tick() => {
-                progress.show(meter);
-                if meter.silent() > PATIENCE && Instant::now() > window.from + PATIENCE {
-                    bail!("the server has acknowledged nothing for {PATIENCE:?}");
-                }
-            }
-        }
-    }
-    let (server_before, client_before) = before.map_or_else(read, Ok)?;
-    let (server, client) = read()?;
-    let usages = Usages {
-        server: server_before.zip(server),
-        client: client_before.zip(client),
-    };
-    Ok((outcome, usages))
-}
-
-/// What the server has used, if its process is known.
-fn server_usage(pid: Option<u32>) -> anyhow::Result<Option<Usage>> {
-    pid.map(|pid| process::usage(pid).with_context(|| format!("cannot measure process {pid}")))
-        .transpose()
-}
-
-/// What this program has used, where the system tells.
-fn own_usage() -> Option<Usage> {
-    process::usage(std::process::id()).ok()
-}
-
 /// A message of `who` was refused: the run measures nothing.
-fn refused(who: &str, code: NoticeCode, words: &str) -> anyhow::Error {
-    let words = render::clean(words);
+fn refused(who: &str, code: NoticeCode, words: &[u8]) -> anyhow::Error {
+    let words = String::from_utf8_lossy(words);
+    let words = render::clean(&words);
     match code {
         NoticeCode::TooFast => anyhow!(
             "the server refuses by limits.rate ({words}): start it with CHITCHAT_LIMITS__RATE=0"
         ),
+        NoticeCode::Draining => anyhow!("the server is about to stop ({words})"),
         _ => anyhow!("the server refuses a message of {who}: {words}"),
     }
+}
+
+/// The stream of `who` ended otherwise than with OK.
+fn ended(who: &str, status: &Status) -> anyhow::Error {
+    let because = because(status);
+    anyhow!("the stream of {who} ended: {}", render::clean(&because))
 }

@@ -2,7 +2,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    ops::Range,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -11,6 +13,12 @@ use super::turns::Turn;
 
 /// Violations that are told in words; the rest is counted.
 const EXAMPLES_MAX: usize = 5;
+
+/// Gaps in one series that may be filled later.
+///
+/// When reached: the oldest gap is lost, and what would have filled it comes as a repetition. Source: a server that keeps
+/// its promise leaves none.
+const GAPS_MAX: usize = 1_024;
 
 /// What was not as promised, from the first message of a run on, its warm-up included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +55,12 @@ impl Violations {
         self.examples.extend(other.examples.into_iter().take(left));
     }
 
+    /// `reader` got a message that was never sent, or not as it was sent.
+    pub(super) fn stranger(&mut self, reader: &str) {
+        self.repeated += 1;
+        self.note(|| format!("{reader}: a message came that was never sent, or was altered"));
+    }
+
     fn note(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(words());
@@ -70,6 +84,11 @@ impl RoomOrder {
             sequence,
             timestamp,
         }
+    }
+
+    /// The last event's.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// The next event.
@@ -209,6 +228,106 @@ impl InFlight {
     }
 }
 
+/// The messages of one publisher as one reader gets them: 0, 1, 2 ... up to as many as were sent.
+#[derive(Debug)]
+pub(super) struct Series {
+    publisher: Arc<str>,
+    reader: Arc<str>,
+    next: u64,
+    /// Numbers before `next` that have not come, as ranges: the first, and the one after the last.
+    missing: BTreeMap<u64, u64>,
+    ended: bool,
+}
+
+impl Series {
+    /// Of which nothing has come.
+    pub(super) fn of(publisher: Arc<str>, reader: Arc<str>) -> Self {
+        Self {
+            publisher,
+            reader,
+            next: 0,
+            missing: BTreeMap::new(),
+            ended: false,
+        }
+    }
+
+    /// The message `number` came. Whether that was the first time.
+    pub(super) fn take(&mut self, number: u64, violations: &mut Violations) -> bool {
+        if number == self.next {
+            self.next += 1;
+            return true;
+        }
+        if number > self.next {
+            self.miss(self.next..number, violations);
+            self.next = number + 1;
+            return true;
+        }
+        if self.find(number) {
+            violations.misordered += 1;
+            violations
+                .note(|| self.words(number, &format!("came after message {}", self.next - 1)));
+            return true;
+        }
+        violations.repeated += 1;
+        violations.note(|| self.words(number, "came twice"));
+        false
+    }
+
+    /// The publisher has said its last word. Whether that was the first time.
+    pub(super) fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.ended, true)
+    }
+
+    /// Nothing more will come, and so many were sent.
+    pub(super) fn finish(mut self, sent: u64, violations: &mut Violations) {
+        if self.next < sent {
+            self.miss(self.next..sent, violations);
+        }
+        for (&from, &to) in &self.missing {
+            self.lose(from..to, violations);
+        }
+    }
+
+    fn miss(&mut self, numbers: Range<u64>, violations: &mut Violations) {
+        self.missing.insert(numbers.start, numbers.end);
+        if self.missing.len() > GAPS_MAX
+            && let Some((from, to)) = self.missing.pop_first()
+        {
+            self.lose(from..to, violations);
+        }
+    }
+
+    /// Whether `number` was missing; now it is not.
+    fn find(&mut self, number: u64) -> bool {
+        let Some((&from, &to)) = self.missing.range(..=number).next_back() else {
+            return false;
+        };
+        if number >= to {
+            return false;
+        }
+        self.missing.remove(&from);
+        if from < number {
+            self.missing.insert(from, number);
+        }
+        if number + 1 < to {
+            self.missing.insert(number + 1, to);
+        }
+        true
+    }
+
+    fn lose(&self, numbers: Range<u64>, violations: &mut Violations) {
+        violations.lost += numbers.end - numbers.start;
+        violations.note(|| self.words(numbers.start, "never came"));
+    }
+
+    fn words(&self, number: u64, what: &str) -> String {
+        let Self {
+            publisher, reader, ..
+        } = self;
+        format!("{reader}: message {number} of {publisher} {what}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -302,6 +421,51 @@ mod tests {
         assert_eq!(found.logical_time, 1, "4 is at 8, 3 at 9: {found:?}");
         assert_eq!(found.repeated, 1, "3 twice: {found:?}");
         assert_eq!(found.sequence, 1, "there is no 5: {found:?}");
+    }
+
+    fn series(numbers: impl IntoIterator<Item = u64>, sent: u64) -> Violations {
+        violations(|violations| {
+            let mut series = Series::of("bench-0".into(), "bench-1".into());
+            for number in numbers {
+                series.take(number, violations);
+            }
+            series.finish(sent, violations);
+        })
+    }
+
+    #[test]
+    fn a_series_in_order_violates_nothing() {
+        assert_eq!(series(0..5, 5), Violations::default());
+    }
+
+    #[test]
+    fn each_message_of_a_series_that_does_not_come_is_lost_also_at_its_end() {
+        let found = series([0, 3, 4, 6], 9);
+        assert_eq!((found.lost, found.count()), (5, 5), "{found:?}");
+        let words = "bench-1: message 1 of bench-0 never came";
+        assert_eq!(found.examples[0], words, "{found:?}");
+    }
+
+    #[test]
+    fn a_message_of_a_series_that_comes_late_is_misordered_and_not_lost() {
+        let found = series([0, 5, 3, 1, 2, 4], 6);
+        assert_eq!((found.misordered, found.count()), (4, 4), "{found:?}");
+        let words = "bench-1: message 3 of bench-0 came after message 5";
+        assert_eq!(found.examples[0], words, "{found:?}");
+    }
+
+    #[test]
+    fn a_message_of_a_series_that_comes_again_is_repeated_whenever_it_comes() {
+        let found = series([0, 0, 3, 2, 2, 1, 0], 4);
+        assert_eq!((found.repeated, found.misordered), (3, 2), "{found:?}");
+        assert_eq!(found.lost, 0, "{found:?}");
+    }
+
+    #[test]
+    fn gaps_beyond_what_is_remembered_are_lost_and_not_forgotten() {
+        let gaps = GAPS_MAX as u64 + 10;
+        let found = series((1..=gaps).map(|gap| 2 * gap - 1), 2 * gaps);
+        assert_eq!((found.lost, found.count()), (gaps, gaps));
     }
 
     #[test]

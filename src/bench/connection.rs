@@ -2,31 +2,39 @@
 //!
 //! A load generator shares the machine with the server it measures, so what it spends is missing there. tonic's client
 //! takes three tasks and as many wake-ups for what one task does here; it decodes every field of a message, this only
-//! what is looked at, and copies nothing.
+//! what is looked at ([`Heard`]). And DATA frames go past h2 ([`Tap`]).
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client};
 use http::{Method, Request, StatusCode, Uri, Version, header};
 use prost::Message as _;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status};
 
+use super::{
+    heard::Heard,
+    tap::{Intake, Tap},
+};
 use crate::wire::{
     Frame,
-    v1::{JoinMsgLeave, Notice, Welcome},
+    v1::{JoinMsgLeave, ServerMessage, WatchRequest},
 };
 
 /// The path of the stream that participants take part on.
 const CHAT_PATH: &str = "/chitchat.v1.ChatService/Chat";
 
-/// How long a connection, or the answer to a JOIN, may take; then the run fails.
+/// The path of the stream that a room is read by without taking part.
+const WATCH_PATH: &str = "/chitchat.v1.ChatService/Watch";
+
+/// How long a connection, or the answer to the first message of a stream, may take; then the run fails.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams that a connection may carry: what a server of ours allows.
@@ -36,15 +44,12 @@ pub(super) const STREAMS_MAX: u16 = 16;
 ///
 /// Unit: bytes. When full: the server keeps what follows. Source: two thousand events, more than a burst that a stream
 /// waits for; nothing is held back in the measuring but by the server itself.
-const WINDOW_BYTES: u32 = 256 * 1024;
+pub(super) const WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The same for a connection: all its streams' windows, so that it is never what holds one back.
-const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX as u32 * WINDOW_BYTES;
-
-/// What h2 may charge for DATA frames that are unread and small (256 bytes each) before it takes them for an attack.
+/// The same for a reader that stands still, by intention.
 ///
-/// Unit: bytes. Never reached: every frame of a window that is full of the shortest events, 32 bytes and more.
-const SMALL_FRAMES_BYTES: usize = CONNECTION_WINDOW_BYTES as usize / 32 * 256;
+/// Unit: bytes. When full: it stays so. Source: HTTP/2's own default, which most clients have.
+pub(super) const STALLED_WINDOW_BYTES: u32 = 65_535;
 
 /// The bytes that gRPC puts before each message.
 const PREFIX_BYTES: usize = 5;
@@ -57,80 +62,62 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// One connection. Nothing happens on it unless it is driven.
 pub(super) struct Connection {
     requests: client::SendRequest<Bytes>,
-    driver: client::Connection<TcpStream, Bytes>,
-    chat: Uri,
+    driver: client::Connection<Tap<TcpStream>, Bytes>,
+    intake: Intake,
+    server: Uri,
     closed: bool,
 }
 
-/// A participant's stream.
-pub(super) struct Chat {
+/// A stream of messages from the service, and to it unless it is one of `Watch`.
+pub(super) struct Stream {
+    id: u32,
     outbound: SendStream<Bytes>,
     inbound: Inbound,
+    intake: Intake,
     /// What has come and is not taken: some messages, and at its end perhaps a part of one.
-    unread: Bytes,
+    unread: BytesMut,
 }
 
 enum Inbound {
     /// The headers of the response are to come.
     Response(client::ResponseFuture),
+    /// What comes of it is taken from the intake; how it ends is told here.
     Body(RecvStream),
 }
 
-/// Of what the service sends, what a load generator looks at; the fields are those of `ServerMessage`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Heard {
-    #[prost(int32, tag = "1")]
-    pub(super) sender_id: i32,
-    #[prost(bytes = "bytes", tag = "4")]
-    pub(super) msg_stream: Bytes,
-    #[prost(enumeration = "crate::wire::v1::EventType", tag = "5")]
-    pub(super) r#type: i32,
-    #[prost(int64, tag = "6")]
-    pub(super) timestamp: i64,
-    #[prost(bytes = "bytes", tag = "17")]
-    pub(super) message_id: Bytes,
-    #[prost(uint64, tag = "18")]
-    pub(super) sequence: u64,
-    #[prost(message, optional, tag = "23")]
-    pub(super) notice: Option<Notice>,
-    #[prost(message, optional, tag = "24")]
-    pub(super) welcome: Option<Welcome>,
-}
+/// Whole messages that came in one piece.
+pub(super) struct Messages(Bytes);
 
 impl Connection {
-    /// Connects to `http://host:port`.
+    /// Connects to `http://host:port`; each stream takes so many bytes that nobody has read.
     ///
     /// # Errors
     /// It does not come about.
-    pub(super) async fn open(server: &Uri) -> Result<Self, Status> {
-        tokio::time::timeout(OPEN_TIMEOUT, Self::open_unhurried(server))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Status::unavailable(format!(
-                    "no answer in {OPEN_TIMEOUT:?}"
-                )))
-            })
+    pub(super) async fn open(server: &Uri, window_bytes: u32) -> Result<Self, Status> {
+        in_time(Self::open_unhurried(server, window_bytes)).await
     }
 
-    async fn open_unhurried(server: &Uri) -> Result<Self, Status> {
+    async fn open_unhurried(server: &Uri, window_bytes: u32) -> Result<Self, Status> {
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, server.port_u16().unwrap_or(80))).await?;
+        let tcp = TcpStream::connect((host, server.port_u16().unwrap_or(80)))
+            .await
+            .map_err(|error| unreachable(&error))?;
         tcp.set_nodelay(true)?;
+        // All its streams' windows, so that it is never the connection that holds one back.
+        let connection_bytes = u32::from(STREAMS_MAX) * window_bytes;
+        let (tap, intake) = Tap::new(tcp, window_bytes, connection_bytes);
         let (requests, driver) = client::Builder::new()
             .enable_push(false)
-            .initial_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .data_frame_budget(SMALL_FRAMES_BYTES)
-            .handshake(tcp)
+            .initial_window_size(window_bytes)
+            .initial_connection_window_size(connection_bytes)
+            .handshake(tap)
             .await
             .map_err(broken)?;
-        let mut parts = server.clone().into_parts();
-        parts.path_and_query = Some(CHAT_PATH.parse().expect("it is a path"));
-        let chat = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Self {
             requests,
             driver,
-            chat,
+            intake,
+            server: server.clone(),
             closed: false,
         })
     }
@@ -150,58 +137,79 @@ impl Connection {
         Err(Status::unavailable("the server closed the connection"))
     }
 
-    /// Begins a stream with `join` and waits for the service's answer, the message with the welcome.
+    /// Takes part: begins a stream with `join`, and waits for the service's answer, the message with the welcome.
     ///
     /// # Errors
     /// As the service answers, or there is no answer in time.
-    pub(super) async fn join(&mut self, join: &JoinMsgLeave) -> Result<(Chat, Heard), Status> {
-        tokio::time::timeout(OPEN_TIMEOUT, self.join_unhurried(join))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Status::unavailable(format!(
-                    "no answer in {OPEN_TIMEOUT:?}"
-                )))
-            })
+    pub(super) async fn join(
+        &mut self,
+        join: &JoinMsgLeave,
+    ) -> Result<(Stream, ServerMessage), Status> {
+        in_time(self.begin(CHAT_PATH, Frame::of(join), false)).await
     }
 
-    async fn join_unhurried(&mut self, join: &JoinMsgLeave) -> Result<(Chat, Heard), Status> {
+    /// Reads a room without taking part, from the answer on, which is the message with the welcome.
+    ///
+    /// # Errors
+    /// As [`Connection::join`].
+    pub(super) async fn watch(
+        &mut self,
+        request: &WatchRequest,
+    ) -> Result<(Stream, ServerMessage), Status> {
+        in_time(self.begin(WATCH_PATH, Frame::of(request), true)).await
+    }
+
+    async fn begin(
+        &mut self,
+        path: &'static str,
+        first: Frame,
+        is_last: bool,
+    ) -> Result<(Stream, ServerMessage), Status> {
         poll_fn(|context| {
             self.drive(context)?;
             self.requests.poll_ready(context).map_err(broken)
         })
         .await?;
-        let mut chat = Chat::begin(&mut self.requests, &self.chat)?;
-        chat.send(Frame::of(join).bytes())?;
-        let first = poll_fn(|context| {
+        let mut stream = Stream::begin(self, path)?;
+        let outbound = &mut stream.outbound;
+        (outbound.send_data(first.bytes(), is_last)).map_err(broken)?;
+        let answer = poll_fn(|context| {
             let driven = self.drive(context);
-            match chat.poll_next(context) {
+            match stream.poll_first(context) {
                 Poll::Pending => {
                     driven.map_or_else(|status| Poll::Ready(Err(status)), |()| Poll::Pending)
                 }
-                next => next,
+                answer => answer,
             }
         })
         .await?;
-        let first = first.ok_or_else(|| Status::unavailable("the stream ended at once"))?;
-        Ok((chat, first))
+        Ok((stream, answer))
     }
 }
 
-impl Chat {
-    fn begin(requests: &mut client::SendRequest<Bytes>, uri: &Uri) -> Result<Self, Status> {
+impl Stream {
+    fn begin(connection: &mut Connection, path: &'static str) -> Result<Self, Status> {
+        let mut parts = connection.server.clone().into_parts();
+        parts.path_and_query = Some(path.parse().expect("it is a path"));
+        let uri = Uri::from_parts(parts).map_err(|error| Status::internal(error.to_string()))?;
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.clone();
+        *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         let grpc = tonic::metadata::GRPC_CONTENT_TYPE;
         request.headers_mut().insert(header::CONTENT_TYPE, grpc);
         let trailers = header::HeaderValue::from_static("trailers");
         request.headers_mut().insert(header::TE, trailers);
-        let (response, outbound) = requests.send_request(request, false).map_err(broken)?;
+        let begun = connection.requests.send_request(request, false);
+        let (response, outbound) = begun.map_err(broken)?;
+        let id = outbound.stream_id().as_u32();
+        connection.intake.open(id);
         Ok(Self {
+            id,
             outbound,
             inbound: Inbound::Response(response),
-            unread: Bytes::new(),
+            intake: connection.intake.clone(),
+            unread: BytesMut::new(),
         })
     }
 
@@ -211,64 +219,127 @@ impl Chat {
         self.outbound.send_data(frames, false).map_err(broken)
     }
 
-    /// The next message; none once the stream has ended with OK.
+    /// The next messages, as they came; none once the stream has ended with OK.
     pub(super) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Heard>, Status>> {
+    ) -> Poll<Result<Option<Messages>, Status>> {
         loop {
-            if let Some(message) = self.take()? {
-                return Poll::Ready(Ok(Some(message)));
+            let whole = whole_messages(&self.unread)?;
+            if whole > 0 {
+                let messages = self.unread.split_to(whole).freeze();
+                return Poll::Ready(Ok(Some(Messages(messages))));
             }
-            let body = match &mut self.inbound {
-                Inbound::Body(body) => body,
-                Inbound::Response(response) => {
-                    let response = ready!(Pin::new(response).poll(context)).map_err(broken)?;
-                    self.inbound = Inbound::Body(body(response)?);
-                    continue;
-                }
-            };
-            let Some(data) = ready!(body.poll_data(context)) else {
+            if !ready!(self.poll_more(context))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// The first message, all of it; none may have been taken before.
+    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<Result<ServerMessage, Status>> {
+        loop {
+            if let Some((message, rest)) = split_message(&self.unread)? {
+                let first = ServerMessage::decode(message);
+                let first = first.map_err(|error| Status::internal(error.to_string()))?;
+                let taken = self.unread.len() - rest.len();
+                let _ = self.unread.split_to(taken);
+                return Poll::Ready(Ok(first));
+            }
+            if !ready!(self.poll_more(context))? {
+                return Poll::Ready(Err(Status::unavailable("the stream ended at once")));
+            }
+        }
+    }
+
+    /// Waits for more to be unread; false once the stream has ended with OK.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+        if let Inbound::Response(response) = &mut self.inbound {
+            let response = ready!(Pin::new(response).poll(context)).map_err(broken)?;
+            self.inbound = Inbound::Body(body(response)?);
+        }
+        let Inbound::Body(body) = &mut self.inbound else {
+            return Poll::Pending;
+        };
+        if self.intake.take(self.id, &mut self.unread, context) {
+            return Poll::Ready(Ok(true));
+        }
+        match ready!(body.poll_data(context)) {
+            // DATA without data: it says no more than that the stream has ended.
+            Some(data) => data.map(|_| true).map_err(broken).into(),
+            None => {
                 let trailers = ready!(body.poll_trailers(context)).map_err(broken)?;
                 let status = trailers.and_then(|trailers| Status::from_header_map(&trailers));
-                return Poll::Ready(ending(status));
-            };
-            let data = data.map_err(broken)?;
-            let _ = body.flow_control().release_capacity(data.len());
-            self.append(data);
+                Poll::Ready(ending(status).map(|()| false))
+            }
         }
+    }
+}
+
+impl Messages {
+    /// How many bytes they are.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
     }
 
-    fn append(&mut self, data: Bytes) {
-        if self.unread.is_empty() {
-            self.unread = data;
-            return;
-        }
-        let mut whole = BytesMut::with_capacity(self.unread.len() + data.len());
-        whole.extend_from_slice(&self.unread);
-        whole.extend_from_slice(&data);
-        self.unread = whole.freeze();
+    /// One after the other, in the order in which they were sent.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Result<Heard<'_>, Status>> {
+        let mut rest: &[u8] = &self.0;
+        std::iter::from_fn(move || {
+            let (message, after) = split_message(rest).ok()??;
+            rest = after;
+            Some(Heard::read(message).ok_or_else(no_message))
+        })
     }
+}
 
-    /// The first message of what has come, if it has come as a whole.
-    fn take(&mut self) -> Result<Option<Heard>, Status> {
-        let Some((prefix, rest)) = self.unread.split_first_chunk::<PREFIX_BYTES>() else {
-            return Ok(None);
-        };
-        let [compressed, length @ ..] = *prefix;
-        let length = u32::from_be_bytes(length) as usize;
-        if compressed != 0 || length > MESSAGE_BYTES_MAX {
-            return Err(Status::internal("the server sends what is no message"));
-        }
-        if rest.len() < length {
-            return Ok(None);
-        }
-        self.unread.advance(PREFIX_BYTES);
-        let message = Heard::decode(self.unread.split_to(length));
-        message
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
+/// A message, without its prefix, and what is behind it.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The first message of `bytes`, and what is behind it; none if it has not come as a whole.
+fn split_message(bytes: &[u8]) -> Result<Option<Split<'_>>, Status> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    let [compressed, length @ ..] = *prefix;
+    let length = u32::from_be_bytes(length) as usize;
+    if compressed != 0 || length > MESSAGE_BYTES_MAX {
+        return Err(no_message());
     }
+    Ok(rest.split_at_checked(length))
+}
+
+/// How many of `bytes` are whole messages.
+fn whole_messages(bytes: &[u8]) -> Result<usize, Status> {
+    let mut rest = bytes;
+    while let Some((_, after)) = split_message(rest)? {
+        rest = after;
+    }
+    Ok(bytes.len() - rest.len())
+}
+
+fn no_message() -> Status {
+    Status::internal("the server sends what is no message")
+}
+
+async fn in_time<T>(opening: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(OPEN_TIMEOUT, opening).await.unwrap_or_else(|_| {
+        Err(Status::unavailable(format!(
+            "no answer in {OPEN_TIMEOUT:?}"
+        )))
+    })
+}
+
+/// Why there is no connection, and for what a person can change, what to do.
+fn unreachable(error: &io::Error) -> Status {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            ": all local ports are in use, of which one address has about 28,000; let streams share connections, or \
+             wait a minute for ports of the last run"
+        }
+        _ => "",
+    };
+    Status::unavailable(format!("{error}{remedy}"))
 }
 
 /// The body of a response that is one of gRPC.
@@ -286,9 +357,9 @@ fn body(response: http::Response<RecvStream>) -> Result<RecvStream, Status> {
 }
 
 /// What the status at the end of a stream means to whoever reads it.
-fn ending(status: Option<Status>) -> Result<Option<Heard>, Status> {
+fn ending(status: Option<Status>) -> Result<(), Status> {
     match status {
-        Some(status) if status.code() == Code::Ok => Ok(None),
+        Some(status) if status.code() == Code::Ok => Ok(()),
         Some(status) => Err(status),
         None => Err(Status::unknown("the stream ended without a status")),
     }

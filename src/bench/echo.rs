@@ -8,16 +8,16 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    disk, publish,
-    report::{Fsync, Report},
+    Target, disk, publish,
+    report::publish::{Fsync, Published},
     turns::Extent,
 };
 
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The server: `http://host:port`.
-    pub server: String,
+    /// The server.
+    pub target: Target,
     /// Messages, one after the other.
     pub messages: u64,
     /// Characters of each text.
@@ -26,19 +26,17 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Where to measure what one fsync takes: a directory on the disk that the server's history is on.
     pub fsync_directory: Option<PathBuf>,
-    /// The server's process, to measure what it uses.
-    pub server_pid: Option<u32>,
 }
 
 /// Publishes one message at a time, and measures the disk before and after that.
 ///
 /// # Errors
 /// As [`publish::run`]; the directory cannot be written to.
-pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
+pub async fn run(plan: &Plan) -> anyhow::Result<Published> {
     let directory = plan.fsync_directory.as_deref();
     let before = fsync(directory).await?;
     let published = publish::run(&publish::Plan {
-        server: plan.server.clone(),
+        target: plan.target.clone(),
         streams: 1,
         rooms: 1,
         streams_per_connection: 1,
@@ -48,7 +46,6 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
         warm_up: plan.warm_up,
         rate: None,
         unary: false,
-        server_pid: plan.server_pid,
     })
     .await?;
     let after = fsync(directory).await?;
@@ -58,7 +55,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
         before,
         after,
     });
-    Ok(Report {
+    Ok(Published {
         mode: "echo",
         fsync,
         ..published

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     meter::Meter,
-    report::grouped,
+    report::{grouped, per_second},
     turns::{Extent, Window},
 };
 
@@ -20,48 +20,60 @@ const BAR_WIDTH: usize = 30;
 /// A bar on standard error, if that is a terminal; it is gone when this is dropped.
 pub(super) struct Progress {
     shown: bool,
-    window: Window,
-    extent: Extent,
-    /// The last look: when, and how many were acknowledged.
+    /// What is counted.
+    unit: &'static str,
+    /// The last look: when, and how many there were.
     before: (Instant, u64),
 }
 
+/// How far something is.
+pub(super) struct Stage {
+    /// What part of it is done, of 1.
+    pub(super) done: f64,
+    /// What it is, or how much of it is done.
+    pub(super) label: String,
+}
+
+impl Stage {
+    /// How far the measuring is.
+    pub(super) fn measuring(window: Window, extent: Extent, meter: &Meter) -> Self {
+        let now = Instant::now();
+        let done = match extent {
+            Extent::Messages(messages) => meter.measured() as f64 / messages as f64,
+            Extent::Duration(duration) => {
+                let since = now.saturating_duration_since(window.from);
+                since.as_secs_f64() / duration.as_secs_f64()
+            }
+        };
+        let label = if now < window.from {
+            "warm-up".into()
+        } else {
+            format!("{:.0} %", done.clamp(0.0, 1.0) * 100.0)
+        };
+        Self { done, label }
+    }
+}
+
 impl Progress {
-    pub(super) fn new(window: Window, extent: Extent) -> Self {
+    /// Nothing is shown yet; `unit` is what is counted.
+    pub(super) fn new(unit: &'static str) -> Self {
         Self {
             shown: io::stderr().is_terminal(),
-            window,
-            extent,
+            unit,
             before: (Instant::now(), 0),
         }
     }
 
-    /// Shows how far the run is, and how fast since the last look.
-    pub(super) fn show(&mut self, meter: &Meter) {
+    /// Shows how far the run is, and how fast since the last look; `count` is how many there are.
+    pub(super) fn show(&mut self, stage: &Stage, count: u64) {
         if !self.shown {
             return;
         }
-        let (now, count) = (Instant::now(), meter.count());
+        let now = Instant::now();
         let (before, counted) = self.before;
         self.before = (now, count);
-        let rate = (count - counted) as f64 / now.duration_since(before).as_secs_f64();
-        let line = line(
-            self.done(now, meter.measured()),
-            now < self.window.from,
-            rate,
-        );
-        write(&line);
-    }
-
-    /// What part of the run is done, of 1.
-    fn done(&self, now: Instant, measured: u64) -> f64 {
-        match self.extent {
-            Extent::Messages(messages) => measured as f64 / messages as f64,
-            Extent::Duration(duration) => {
-                let since = now.saturating_duration_since(self.window.from);
-                since.as_secs_f64() / duration.as_secs_f64()
-            }
-        }
+        let rate = per_second(count - counted, now.duration_since(before));
+        write(&line(stage, rate, self.unit));
     }
 }
 
@@ -73,17 +85,12 @@ impl Drop for Progress {
     }
 }
 
-fn line(done: f64, warm_up: bool, rate: f64) -> String {
-    let done = done.clamp(0.0, 1.0);
-    let full = (done * BAR_WIDTH as f64) as usize;
+fn line(stage: &Stage, rate: f64, unit: &str) -> String {
+    let full = (stage.done.clamp(0.0, 1.0) * BAR_WIDTH as f64) as usize;
     let bar = "#".repeat(full) + &"-".repeat(BAR_WIDTH - full);
-    let stage = if warm_up {
-        "warm-up".to_owned()
-    } else {
-        format!("{:.0} %", done * 100.0)
-    };
     format!(
-        "[{bar}] {stage:>7}  {} acknowledged/s",
+        "[{bar}] {:>7}  {} {unit}/s",
+        stage.label,
         grouped(rate as u64)
     )
 }
@@ -97,16 +104,24 @@ fn write(line: &str) {
 mod tests {
     use super::*;
 
+    fn stage(done: f64, label: &str) -> Stage {
+        Stage {
+            done,
+            label: label.into(),
+        }
+    }
+
     #[test]
     fn the_bar_fills_and_does_not_overflow() {
         assert_eq!(
-            line(0.0, true, 0.0),
+            line(&stage(0.0, "warm-up"), 0.0, "acknowledged"),
             "[------------------------------] warm-up  0 acknowledged/s"
         );
         assert_eq!(
-            line(0.5, false, 21_034.7),
-            "[###############---------------]    50 %  21,034 acknowledged/s"
+            line(&stage(0.5, "50 %"), 21_034.7, "deliveries"),
+            "[###############---------------]    50 %  21,034 deliveries/s"
         );
-        assert!(line(1.2, false, 1.0).starts_with("[##############################]   100 %"));
+        let beyond = line(&stage(1.2, "100 %"), 1.0, "acknowledged");
+        assert!(beyond.starts_with("[##############################]   100 %"));
     }
 }

@@ -1,24 +1,19 @@
 //! How many messages a server acknowledges.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::{task::JoinSet, time::sleep_until};
 
 use super::{
-    Load, Outcome, Usages,
-    connection::{Connection, STREAMS_MAX},
+    Load, Outcome, Target,
+    connection::{Connection, STREAMS_MAX, WINDOW_BYTES},
+    descriptors,
     meter::Meter,
-    process::Usage,
     publisher::Publisher,
-    report::{Report, Used},
-    server_usage, supervise,
-    turns::{Extent, Pacer, Turns, Window},
+    report::{per_second, publish::Published},
+    supervise::{Measured, Tasks, measure_all, server_usage},
+    turns::{self, Extent, Pacer, Turns, Window},
     unary,
 };
 use crate::client::{self, render, status::because};
@@ -32,8 +27,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What to publish.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The server: `http://host:port`.
-    pub server: String,
+    /// The server.
+    pub target: Target,
     /// Participants, each with a stream of its own.
     pub streams: usize,
     /// Rooms that they are dealt to; at most `streams`.
@@ -52,13 +47,11 @@ pub struct Plan {
     pub rate: Option<u32>,
     /// By `SendMessage`, as posters outside of the rooms; each has a room and connections of its own.
     pub unary: bool,
-    /// The server's process, to measure what it uses.
-    pub server_pid: Option<u32>,
 }
 
 /// A load that has begun.
 struct Running {
-    tasks: JoinSet<anyhow::Result<Outcome>>,
+    tasks: Tasks,
     window: Window,
     /// Wakes whose turn it is, where there is a schedule.
     _pacer: Option<Pacer>,
@@ -68,9 +61,14 @@ struct Running {
 ///
 /// # Errors
 /// The server cannot be reached, refuses, or stops answering. Violations are no error: they stand in the report.
-pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
+pub async fn run(plan: &Plan) -> anyhow::Result<Published> {
     // Before anything is started.
-    server_usage(plan.server_pid)?;
+    server_usage(&plan.target)?;
+    descriptors::allow(if plan.unary {
+        plan.streams * connections_of_a_poster(plan)
+    } else {
+        plan.streams.div_ceil(plan.streams_per_connection)
+    })?;
     let load = Arc::new(Load::new(plan.rooms, plan.in_flight, plan.text_chars));
     let meter = Arc::new(Meter::new());
     let running = if plan.unary {
@@ -79,26 +77,27 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
         start_streams(plan, &load, &meter).await?
     };
     let window = running.window;
-    let (outcome, usages) =
-        supervise(running.tasks, &meter, window, plan.extent, plan.server_pid).await?;
-    if outcome.sent == 0 {
+    let measured = measure_all(running.tasks, &meter, (window, plan.extent), &plan.target).await?;
+    if measured.outcome.sent == 0 {
         bail!(
             "nothing was sent in the time that was measured: the schedule is too fast, or the time too short"
         );
     }
-    Ok(report(plan, &meter, window, outcome, &usages))
+    Ok(report(plan, &meter, window, measured))
 }
 
 /// All join, one after the other, and begin together.
 async fn start_streams(plan: &Plan, load: &Load, meter: &Arc<Meter>) -> anyhow::Result<Running> {
-    let endpoint = client::endpoint(&plan.server, KEEPALIVE)?;
+    let endpoint = client::endpoint(&plan.target.url, KEEPALIVE)?;
     let mut joined = Vec::new();
     let mut index = 0;
     while index < plan.streams {
         let end = plan.streams.min(index + plan.streams_per_connection);
-        let mut connection = Connection::open(endpoint.uri())
+        let mut connection = Connection::open(endpoint.uri(), WINDOW_BYTES)
             .await
-            .map_err(|status| anyhow!("{}: {}", plan.server, render::clean(&because(&status))))?;
+            .map_err(|status| {
+                anyhow!("{}: {}", plan.target.url, render::clean(&because(&status)))
+            })?;
         let mut publishers = Vec::new();
         for index in index..end {
             publishers.push(Publisher::join(&mut connection, load, index).await?);
@@ -125,10 +124,8 @@ fn start_posters(plan: &Plan, load: &Arc<Load>, meter: &Arc<Meter>) -> anyhow::R
     let mut turns = turns.into_iter();
     let mut tasks = JoinSet::new();
     for index in 0..plan.streams {
-        // tonic begins more calls than a server allows on a connection, as long as it has not been told how many.
-        let connections = plan.in_flight.div_ceil(STREAMS_MAX.into());
-        let clients: Result<Vec<_>, _> = (0..connections)
-            .map(|_| client::service(&plan.server, KEEPALIVE))
+        let clients: Result<Vec<_>, _> = (0..connections_of_a_poster(plan))
+            .map(|_| client::service(&plan.target.url, KEEPALIVE))
             .collect();
         let turns = turns.by_ref().take(plan.in_flight).collect();
         let (load, meter) = (Arc::clone(load), Arc::clone(meter));
@@ -141,28 +138,15 @@ fn start_posters(plan: &Plan, load: &Arc<Load>, meter: &Arc<Meter>) -> anyhow::R
     })
 }
 
+/// tonic begins more calls than a server allows on a connection, as long as it has not been told how many.
+fn connections_of_a_poster(plan: &Plan) -> usize {
+    plan.in_flight.div_ceil(STREAMS_MAX.into())
+}
+
 /// When each of `publishers` sends, from now on.
 fn schedule(plan: &Plan, publishers: usize) -> anyhow::Result<(Window, Vec<Turns>, Option<Pacer>)> {
-    let begin = Instant::now();
-    let from = begin + plan.warm_up;
-    let until = match plan.extent {
-        Extent::Duration(duration) => Some(from + duration),
-        Extent::Messages(_) => None,
-    };
-    let window = Window { from, until };
-    let (pacer, mut paces) = match plan.rate {
-        None => (None, Vec::new()),
-        Some(rate) => {
-            let (pacer, paces) = Pacer::start(begin, rate, publishers, until)
-                .context("cannot start the thread that paces")?;
-            (Some(pacer), paces)
-        }
-    };
-    let mut paces = paces.drain(..);
-    let turns = (0..publishers)
-        .map(|index| Turns::new(window, paces.next(), plan.extent.share(index, publishers)))
-        .collect();
-    Ok((window, turns, pacer))
+    turns::begin(plan.warm_up, plan.extent, plan.rate, publishers)
+        .context("cannot start the thread that paces")
 }
 
 /// The task of one connection, and all the streams on it: woken once, it reads all that has come and sends all it may.
@@ -206,14 +190,17 @@ async fn publish(
     Ok(outcome)
 }
 
-fn report(plan: &Plan, meter: &Meter, window: Window, outcome: Outcome, usages: &Usages) -> Report {
+fn report(plan: &Plan, meter: &Meter, window: Window, measured: Measured) -> Published {
+    let Measured {
+        outcome, usages, ..
+    } = measured;
     let acknowledged = meter.measured();
     let took = meter.last().map_or(Duration::ZERO, |last| {
         last.saturating_duration_since(window.from)
     });
-    Report {
+    Published {
         mode: "publish",
-        server: plan.server.clone(),
+        server: plan.target.url.clone(),
         streams: plan.streams,
         rooms: if plan.unary { plan.streams } else { plan.rooms },
         streams_per_connection: if plan.unary {
@@ -228,25 +215,12 @@ fn report(plan: &Plan, meter: &Meter, window: Window, outcome: Outcome, usages: 
         messages: outcome.sent,
         acknowledged,
         took,
-        acknowledged_per_second: if took.is_zero() {
-            0.0
-        } else {
-            acknowledged as f64 / took.as_secs_f64()
-        },
+        acknowledged_per_second: per_second(acknowledged, took),
         missed: outcome.missed,
         latencies: meter.latencies(),
-        server_usage: usages.server.map(|between| used(between, acknowledged)),
-        client_usage: usages.client.map(|between| used(between, acknowledged)),
+        server_usage: usages.server(acknowledged, "event"),
+        client_usage: usages.client(acknowledged, "event"),
         fsync: None,
         violations: outcome.violations,
-    }
-}
-
-fn used((before, after): (Usage, Usage), events: u64) -> Used {
-    let cpu = after.cpu.saturating_sub(before.cpu);
-    Used {
-        cpu,
-        per_event_us: cpu.as_secs_f64() * 1e6 / events.max(1) as f64,
-        rss_bytes: after.rss_bytes,
     }
 }

@@ -12,7 +12,9 @@ use bytes::BytesMut;
 use super::{
     Load, Outcome,
     check::{InFlight, RoomOrder, Violations},
-    connection::{Chat, Connection, Heard},
+    connection::{Connection, Stream},
+    ended,
+    heard::Heard,
     meter::Meter,
     refused,
     turns::{Turn, Turns},
@@ -28,7 +30,8 @@ use crate::{
 
 /// A participant that has joined.
 pub(super) struct Publisher {
-    chat: Chat,
+    index: usize,
+    stream: Stream,
     id: i32,
     name: String,
     clock: LamportClock,
@@ -75,7 +78,7 @@ impl Publisher {
             bot: true,
             ..JoinMsgLeave::default()
         };
-        let (chat, first) = connection
+        let (stream, first) = connection
             .join(&join)
             .await
             .map_err(|status| anyhow!("{}", render::clean(&because(&status))))
@@ -85,7 +88,8 @@ impl Publisher {
         };
         clock.merge(first.timestamp);
         Ok(Self {
-            chat,
+            index,
+            stream,
             id: welcome.id,
             order: RoomOrder::after(&room, welcome.head, first.timestamp),
             in_flight: InFlight::of(&name),
@@ -121,7 +125,7 @@ impl Publisher {
         }
         let heard = self.hear_all(context);
         if !self.returned.is_empty() {
-            meter.acknowledged(&self.returned, Instant::now());
+            meter.acknowledged(self.index, &self.returned, Instant::now());
             self.returned.clear();
         }
         heard?;
@@ -133,17 +137,13 @@ impl Publisher {
     }
 
     fn hear_all(&mut self, context: &mut Context<'_>) -> anyhow::Result<()> {
-        while let Poll::Ready(next) = self.chat.poll_next(context) {
-            let next = next.map_err(|status| {
-                let because = because(&status);
-                anyhow!(
-                    "the stream of {} ended: {}",
-                    self.name,
-                    render::clean(&because)
-                )
-            })?;
-            match next {
-                Some(heard) => self.hear(&heard)?,
+        while let Poll::Ready(next) = self.stream.poll_next(context) {
+            match next.map_err(|status| ended(&self.name, &status))? {
+                Some(messages) => {
+                    for heard in messages.iter() {
+                        self.hear(&heard.map_err(|status| ended(&self.name, &status))?)?;
+                    }
+                }
                 None if self.stage == Stage::Publishing => {
                     bail!("the stream of {} ended though it had not left", self.name)
                 }
@@ -156,10 +156,9 @@ impl Publisher {
         Ok(())
     }
 
-    fn hear(&mut self, heard: &Heard) -> anyhow::Result<()> {
-        if let Some(notice) = &heard.notice {
-            let words = String::from_utf8_lossy(&heard.msg_stream);
-            return Err(refused(&self.name, notice.code(), &words));
+    fn hear(&mut self, heard: &Heard<'_>) -> anyhow::Result<()> {
+        if let Some(notice) = heard.notice() {
+            return Err(refused(&self.name, notice?.code(), heard.text));
         }
         if heard.sequence == 0 {
             return Ok(());
@@ -167,8 +166,8 @@ impl Publisher {
         self.clock.merge(heard.timestamp);
         self.order
             .event(heard.sequence, heard.timestamp, &mut self.violations);
-        if heard.sender_id == self.id && heard.r#type() == EventType::Message {
-            let number = self.number(&heard.message_id);
+        if heard.sender_id == self.id && heard.kind == i32::from(EventType::Message) {
+            let number = self.number(heard.message_id);
             let turn = self.in_flight.take(number, &mut self.violations);
             self.returned.extend(turn);
         }
@@ -202,7 +201,7 @@ impl Publisher {
             }
         }
         if !self.frames.is_empty() {
-            self.chat
+            self.stream
                 .send(self.frames.split().freeze())
                 .map_err(|status| anyhow!("{} cannot send: {}", self.name, status.message()))?;
         }

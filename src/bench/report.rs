@@ -1,108 +1,41 @@
-//! What a run found, as a table for people and as JSON for programs.
+//! What a run found, as a table for people and as JSON for programs. One file per kind of run.
+
+pub mod connections;
+pub mod fanout;
+pub mod publish;
 
 use std::{fmt::Write as _, time::Duration};
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{
-    check::Violations,
-    meter::{Latencies, microseconds},
-};
+use super::{check::Violations, meter::Latencies, process::Usage};
 
-/// What a run of publishing found.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// The subcommand: `publish` or `echo`.
-    pub mode: &'static str,
-    /// The server's address.
-    pub server: String,
-    /// How many published.
-    pub streams: usize,
-    /// In how many rooms.
-    pub rooms: usize,
-    /// How many streams share a connection.
-    pub streams_per_connection: usize,
-    /// Messages that each may have unacknowledged.
-    pub in_flight: usize,
-    /// Characters of each text.
-    pub text_chars: usize,
-    /// By `SendMessage` instead of a stream.
-    pub unary: bool,
-    /// Messages a second that were scheduled; none if each acknowledgement let the next one go.
-    pub rate: Option<u32>,
-    /// Messages that were measured: sent after the warm-up and before the end.
-    pub messages: u64,
-    /// Of these, those whose event came back.
-    pub acknowledged: u64,
-    /// From the end of the warm-up to the last acknowledgement.
-    #[serde(serialize_with = "seconds", rename = "seconds")]
-    pub took: Duration,
-    /// `acknowledged` by `seconds`.
-    pub acknowledged_per_second: f64,
-    /// Scheduled messages that were due and never sent; their latency is in no figure.
-    pub missed: u64,
-    /// In microseconds, from when a message was to be sent until its event was read.
-    #[serde(rename = "latency_us")]
-    pub latencies: Option<Latencies>,
-    /// What the server used, if its process was named.
-    #[serde(rename = "server_process")]
-    pub server_usage: Option<Used>,
-    /// What this program used.
-    #[serde(rename = "client_process")]
-    pub client_usage: Option<Used>,
-    /// The disk, if it was measured.
-    pub fsync: Option<Fsync>,
+/// A line of the table: what, and the figure.
+pub type Row = (&'static str, String);
+
+/// What a run found.
+pub trait Report: Serialize {
+    /// What was done, in one line.
+    fn title(&self) -> String;
+
+    /// Its figures, for people.
+    fn rows(&self) -> Vec<Row>;
+
     /// What was not as promised.
-    pub violations: Violations,
-}
+    fn violations(&self) -> &Violations;
 
-/// What a process used while it was measured.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Used {
-    /// User and kernel mode together.
-    #[serde(serialize_with = "seconds", rename = "cpu_seconds")]
-    pub cpu: Duration,
-    /// By acknowledged event.
-    #[serde(rename = "cpu_us_per_event")]
-    pub per_event_us: f64,
-    /// Resident memory at the end.
-    pub rss_bytes: u64,
-}
-
-/// What one fsync takes, before the run and after it: medians. If they are far apart the disk had other work, and the
-/// run says little.
-#[derive(Debug, Clone, Serialize)]
-pub struct Fsync {
-    /// Where.
-    pub directory: String,
-    /// Before.
-    #[serde(serialize_with = "microseconds", rename = "before_us")]
-    pub before: Duration,
-    /// After.
-    #[serde(serialize_with = "microseconds", rename = "after_us")]
-    pub after: Duration,
-}
-
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
-}
-
-impl Report {
     /// Whether everything was as promised.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.violations.count() == 0
+    fn is_good(&self) -> bool {
+        self.violations().count() == 0
     }
 
-    /// One line of JSON.
-    #[must_use]
-    pub fn json(&self) -> String {
+    /// One line of JSON, for programs.
+    fn json(&self) -> String {
         serde_json::to_string(self).expect("its maps have strings for keys") + "\n"
     }
 
     /// For a person: what was done, then a line for each figure.
-    #[must_use]
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut table = self.title() + "\n\n";
         for (what, figure) in self.rows() {
             // A String takes whatever is written to it.
@@ -110,73 +43,93 @@ impl Report {
         }
         table
     }
+}
 
-    fn title(&self) -> String {
-        let by = if self.unary {
-            counted(self.streams, "poster") + " by SendMessage"
-        } else {
-            counted(self.streams, "stream")
-        };
-        let rate = match self.rate {
-            Some(rate) => format!(", {} messages/s scheduled", grouped(u64::from(rate))),
-            None => String::new(),
-        };
+/// What a process used while it was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    user: Duration,
+    system: Duration,
+    rss_bytes: u64,
+    /// What was done meanwhile: how many of what.
+    count: u64,
+    what: &'static str,
+}
+
+impl Used {
+    /// What was used between two moments, for so many of `what`.
+    pub(super) fn between((before, after): (Usage, Usage), count: u64, what: &'static str) -> Self {
+        Self {
+            user: after.user.saturating_sub(before.user),
+            system: after.system.saturating_sub(before.system),
+            rss_bytes: after.rss_bytes,
+            count,
+            what,
+        }
+    }
+
+    /// Microseconds for each of what was done.
+    fn each_us(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e6 / self.count.max(1) as f64
+    }
+
+    fn words(&self) -> String {
+        let cpu = self.user + self.system;
+        let each = self.each_us(cpu);
+        // The dearer ones to a tenth, the cheaper ones to the nanosecond.
+        let digits = if each < 1.0 { 3 } else { 1 };
         format!(
-            "{}: {by} in {}, {} in flight each, texts of {} characters{rate}",
-            self.server,
-            counted(self.rooms, "room"),
-            self.in_flight,
-            self.text_chars
+            "{:.2} s of CPU: {each:.digits$} us/{} ({:.digits$} user, {:.digits$} system); {} MiB resident",
+            cpu.as_secs_f64(),
+            self.what,
+            self.each_us(self.user),
+            self.each_us(self.system),
+            self.rss_bytes >> 20
         )
     }
+}
 
-    fn rows(&self) -> Vec<(&'static str, String)> {
-        let mut rows = vec![(
-            "acknowledged",
-            format!(
-                "{} of {} messages in {:.2} s: {} events/s",
-                grouped(self.acknowledged),
-                grouped(self.messages),
-                self.took.as_secs_f64(),
-                grouped(self.acknowledged_per_second as u64)
-            ),
-        )];
-        if self.missed > 0 {
-            let missed = grouped(self.missed);
-            rows.push((
-                "not sent",
-                format!("{missed} were due and had no turn: the latency is worse than it looks"),
-            ));
+/// `cpu_seconds`, `user_seconds`, `system_seconds`; `cpu_us_per_event` and its parts, where an event may be something
+/// else; `rss_bytes`, at the end.
+impl Serialize for Used {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let times = [
+            ("cpu", self.user + self.system),
+            ("user", self.user),
+            ("system", self.system),
+        ];
+        for (name, time) in times {
+            map.serialize_entry(&format!("{name}_seconds"), &time.as_secs_f64())?;
+            let each = format!("{name}_us_per_{}", self.what);
+            map.serialize_entry(&each, &self.each_us(time))?;
         }
-        rows.extend(self.violation_rows());
-        if let Some(latencies) = &self.latencies {
-            rows.push(("latency p50", milliseconds(latencies.p50)));
-            rows.push(("latency p99", milliseconds(latencies.p99)));
-            rows.push(("latency p99.9", milliseconds(latencies.p999)));
-            rows.push(("latency max", milliseconds(latencies.max)));
-        }
-        if let Some(fsync) = &self.fsync {
-            rows.push(("one fsync", fsync.words()));
-            if let Some(latencies) = &self.latencies {
-                let beyond = latencies.p50.saturating_sub(fsync.before.min(fsync.after));
-                rows.push(("p50 beyond one fsync", milliseconds(beyond)));
-            }
-        }
-        rows.extend(self.server_usage.map(|used| ("server", used.words())));
-        rows.extend(self.client_usage.map(|used| ("this client", used.words())));
-        rows
+        map.serialize_entry("rss_bytes", &self.rss_bytes)?;
+        map.end()
     }
+}
 
-    fn violation_rows(&self) -> Vec<(&'static str, String)> {
-        let found = &self.violations;
+impl Latencies {
+    fn rows(&self) -> [Row; 4] {
+        [
+            ("latency p50", milliseconds(self.p50)),
+            ("latency p99", milliseconds(self.p99)),
+            ("latency p99.9", milliseconds(self.p999)),
+            ("latency max", milliseconds(self.max)),
+        ]
+    }
+}
+
+impl Violations {
+    fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
-            ("lost", grouped(found.lost)),
-            ("misordered", grouped(found.misordered)),
+            ("lost", grouped(self.lost)),
+            ("misordered", grouped(self.misordered)),
         ];
         let rarer = [
-            ("repeated", found.repeated),
-            ("sequence not dense", found.sequence),
-            ("time not rising", found.logical_time),
+            ("repeated", self.repeated),
+            ("sequence not dense", self.sequence),
+            ("time not rising", self.logical_time),
         ];
         let rarer = rarer.into_iter().filter(|(_, count)| *count > 0);
         rows.extend(rarer.map(|(what, count)| (what, grouped(count))));
@@ -184,30 +137,36 @@ impl Report {
     }
 }
 
-impl Fsync {
-    fn words(&self) -> String {
-        format!(
-            "{} before, {} after (medians, 4 KiB in {})",
-            milliseconds(self.before),
-            milliseconds(self.after),
-            self.directory
-        )
-    }
+/// What the two processes used.
+fn process_rows(server: Option<Used>, client: Option<Used>) -> Vec<Row> {
+    let server = server.map(|used| ("server", used.words()));
+    let client = client.map(|used| ("this client", used.words()));
+    server.into_iter().chain(client).collect()
 }
 
-impl Used {
-    fn words(&self) -> String {
-        format!(
-            "{:.2} s of CPU: {:.1} us/event; {} MiB resident",
-            self.cpu.as_secs_f64(),
-            self.per_event_us,
-            self.rss_bytes >> 20
-        )
-    }
+/// Messages that were due and never sent, if there are any.
+fn missed_row(missed: u64) -> Option<Row> {
+    let words = || {
+        let missed = grouped(missed);
+        format!("{missed} were due and had no turn: the latency is worse than it looks")
+    };
+    (missed > 0).then(|| ("not sent", words()))
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 fn milliseconds(duration: Duration) -> String {
     format!("{:.3} ms", duration.as_secs_f64() * 1_000.0)
+}
+
+/// So many in that time, by the second; 0 of nothing.
+pub(super) fn per_second(count: u64, took: Duration) -> f64 {
+    if took.is_zero() {
+        return 0.0;
+    }
+    count as f64 / took.as_secs_f64()
 }
 
 /// How many of something.
@@ -237,5 +196,22 @@ mod tests {
     fn counts_are_grouped_by_three_digits() {
         let counts = [0, 999, 1_000, 21_034, 1_234_567].map(grouped);
         assert_eq!(counts, ["0", "999", "1,000", "21,034", "1,234,567"]);
+    }
+
+    #[test]
+    fn what_a_process_used_is_told_by_what_was_done() {
+        let usage = |user, system| Usage {
+            user: Duration::from_millis(user),
+            system: Duration::from_millis(system),
+            rss_bytes: 7 << 20,
+        };
+        let used = Used::between((usage(100, 10), usage(400, 110)), 1_000, "delivery");
+        assert_eq!(
+            used.words(),
+            "0.40 s of CPU: 400.0 us/delivery (300.0 user, 100.0 system); 7 MiB resident"
+        );
+        let json = serde_json::to_value(used).unwrap();
+        assert_eq!(json["cpu_us_per_delivery"], 400.0, "{json}");
+        assert_eq!(json["system_seconds"], 0.1, "{json}");
     }
 }

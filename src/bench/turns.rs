@@ -90,6 +90,11 @@ impl Turns {
         }
     }
 
+    /// When nothing more is sent, if time decides that.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.window.until
+    }
+
     /// Whether that was all.
     pub(super) fn are_over(&self, now: Instant) -> bool {
         self.quota == Some(0) || self.window.until.is_some_and(|until| now >= until)
@@ -118,6 +123,38 @@ impl Turns {
         }
         missed
     }
+}
+
+/// A run that begins now: its window, and the turns of each of `streams`. With a `rate` of messages a second over all
+/// streams, somebody must be there to wake them, too.
+///
+/// # Errors
+/// There is no thread to be had for that.
+pub(super) fn begin(
+    warm_up: Duration,
+    extent: Extent,
+    rate: Option<u32>,
+    streams: usize,
+) -> io::Result<(Window, Vec<Turns>, Option<Pacer>)> {
+    let begin = Instant::now();
+    let from = begin + warm_up;
+    let until = match extent {
+        Extent::Duration(duration) => Some(from + duration),
+        Extent::Messages(_) => None,
+    };
+    let window = Window { from, until };
+    let (pacer, mut paces) = match rate {
+        None => (None, Vec::new()),
+        Some(rate) => {
+            let (pacer, paces) = Pacer::start(begin, rate, streams, until)?;
+            (Some(pacer), paces)
+        }
+    };
+    let mut paces = paces.drain(..);
+    let turns = (0..streams)
+        .map(|stream| Turns::new(window, paces.next(), extent.share(stream, streams)))
+        .collect();
+    Ok((window, turns, pacer))
 }
 
 /// Messages that are due at fixed times, whatever becomes of the earlier ones.

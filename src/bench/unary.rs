@@ -36,6 +36,7 @@ struct Room {
 
 /// One call at a time, again and again.
 struct Caller {
+    index: usize,
     client: ChatServiceClient<Channel>,
     clock: LamportClock,
     message: JoinMsgLeave,
@@ -64,6 +65,7 @@ pub(super) async fn post(
     let clients = clients.iter().cycle();
     for (number, (turns, client)) in turns.into_iter().zip(clients).enumerate() {
         let caller = Caller {
+            index: number,
             client: client.clone(),
             clock: LamportClock::default(),
             message: JoinMsgLeave {
@@ -104,7 +106,7 @@ impl Caller {
             let answer = answer.map_err(|status| self.explain(&status))?.into_inner();
             self.clock.merge(answer.timestamp);
             self.check(&answer);
-            self.meter.acknowledged(&[turn], Instant::now());
+            self.meter.acknowledged(self.index, &[turn], Instant::now());
         }
         outcome.missed = turns.missed();
         Ok(outcome)
@@ -123,7 +125,7 @@ impl Caller {
         let name = &self.message.client_name;
         let words = because(status);
         if is_too_fast(status) {
-            return refused(name, NoticeCode::TooFast, &words);
+            return refused(name, NoticeCode::TooFast, words.as_bytes());
         }
         anyhow!("{name} cannot post: {}", render::clean(&words))
     }

@@ -104,6 +104,12 @@ mod traces;
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 
+/// Every delivery to every one of many readers is counted and checked; silent participants are weighed.
+mod bench_crowd;
+
+/// A load generator may bring its own server, which is gone when it is.
+mod bench_own_server;
+
 /// The report's session in one process.
 mod demo;
 

@@ -46,3 +46,9 @@ pub fn signal(child: &tokio::process::Child, signal: rustix::process::Signal) {
         .expect("it runs");
     rustix::process::kill_process(pid, signal).expect("the signal is sent");
 }
+
+/// Sends `signal` to the process `pid`, which some program of ours has started and which runs.
+pub fn signal_process(pid: i32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("it is an id");
+    rustix::process::kill_process(pid, signal).expect("the signal is sent");
+}

@@ -1,9 +1,9 @@
 //! `chitchat bench echo`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use super::{Common, Context, Exit, show};
-use crate::{bench::echo, cli::flags};
+use super::{Common, Context, Exit, long};
+use crate::bench::echo;
 
 /// One participant, alone in its room, has one message in flight.
 #[derive(Debug, clap::Args)]
@@ -17,23 +17,28 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIRECTORY")]
     fsync_dir: Option<PathBuf>,
 
-    #[command(flatten)]
-    common: Common,
+    /// Characters of each text; the server allows 128 unless told otherwise (limits.text_chars)
+    #[arg(long, value_name = "CHARACTERS", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    text_chars: u16,
+
+    /// How long to go on before anything is measured
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = long)]
+    warm_up: Duration,
 
     #[command(flatten)]
-    server: flags::Server,
+    common: Common,
 }
 
 pub(super) async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
-    let common = args.common;
-    let report = echo::run(&echo::Plan {
-        server: context.config.client.server,
-        messages: args.messages,
-        text_chars: common.text_chars.into(),
-        warm_up: common.warm_up,
-        fsync_directory: args.fsync_dir,
-        server_pid: common.server_pid,
-    })
-    .await?;
-    show(&report, common.json)
+    let measure = async |target| {
+        let plan = echo::Plan {
+            target,
+            messages: args.messages,
+            text_chars: args.text_chars.into(),
+            warm_up: args.warm_up,
+            fsync_directory: args.fsync_dir,
+        };
+        echo::run(&plan).await
+    };
+    args.common.run(context, measure).await
 }

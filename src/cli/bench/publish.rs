@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Common, Context, Exit, long, show};
-use crate::{
-    bench::{Extent, publish},
-    cli::flags,
-};
+use super::{Common, Context, Exit, long};
+use crate::bench::{Extent, publish};
 
 /// Each stream joins as a participant of its own, keeps so many messages in flight, and counts those whose own event has
 /// come back. Exit code 1 if one is lost, misordered, or comes twice.
@@ -46,33 +43,38 @@ pub(super) struct Args {
     #[arg(long)]
     unary: bool,
 
-    #[command(flatten)]
-    common: Common,
+    /// Characters of each text; the server allows 128 unless told otherwise (limits.text_chars)
+    #[arg(long, value_name = "CHARACTERS", default_value = "64", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    text_chars: u16,
+
+    /// How long to go on before anything is measured
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = long)]
+    warm_up: Duration,
 
     #[command(flatten)]
-    server: flags::Server,
+    common: Common,
 }
 
 pub(super) async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
-    let common = args.common;
     let streams = usize::from(args.streams);
     let rooms = args.rooms.map_or(streams, usize::from);
-    let report = publish::run(&publish::Plan {
-        server: context.config.client.server,
-        streams,
-        rooms: rooms.min(streams),
-        streams_per_connection: args.streams_per_connection.into(),
-        in_flight: args.in_flight.into(),
-        text_chars: common.text_chars.into(),
-        extent: match args.messages {
-            Some(messages) => Extent::Messages(messages),
-            None => Extent::Duration(args.duration),
-        },
-        warm_up: common.warm_up,
-        rate: args.rate,
-        unary: args.unary,
-        server_pid: common.server_pid,
-    })
-    .await?;
-    show(&report, common.json)
+    let measure = async |target| {
+        let plan = publish::Plan {
+            target,
+            streams,
+            rooms: rooms.min(streams),
+            streams_per_connection: args.streams_per_connection.into(),
+            in_flight: args.in_flight.into(),
+            text_chars: args.text_chars.into(),
+            extent: match args.messages {
+                Some(messages) => Extent::Messages(messages),
+                None => Extent::Duration(args.duration),
+            },
+            warm_up: args.warm_up,
+            rate: args.rate,
+            unary: args.unary,
+        };
+        publish::run(&plan).await
+    };
+    args.common.run(context, measure).await
 }

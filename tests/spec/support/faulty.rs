@@ -1,8 +1,11 @@
-//! A server that keeps all of its promises but one.
+//! A server that keeps all of its promises but one, to all or to one of its participants.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chitchat::wire::v1::{
@@ -10,7 +13,8 @@ use chitchat::wire::v1::{
     ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse, SendMessageResponse,
     ServerMessage, WatchRequest, Welcome, chat_service_server::ChatService,
 };
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fake::{self, Fake};
@@ -37,10 +41,24 @@ pub enum Fault {
 /// Messages from one with a fault to the next.
 pub const EVERY: u64 = 10;
 
+/// The id of a participant that wants none.
+const ID: i32 = 7;
+
 /// Starts it, on any port of 127.0.0.1.
 pub async fn start(fault: Fault) -> Fake {
+    serve(fault, None).await
+}
+
+/// The same, but only the participant `victim` meets the fault.
+pub async fn start_against(victim: &'static str, fault: Fault) -> Fake {
+    serve(fault, Some(victim)).await
+}
+
+async fn serve(fault: Fault, victim: Option<&'static str>) -> Fake {
     fake::serve(Service {
         fault,
+        victim,
+        rooms: Arc::default(),
         posted: Arc::default(),
     })
     .await
@@ -48,27 +66,38 @@ pub async fn start(fault: Fault) -> Fake {
 
 struct Service {
     fault: Fault,
+    /// Everybody, if it is nobody.
+    victim: Option<&'static str>,
+    rooms: Arc<Mutex<HashMap<String, Vec<Reader>>>>,
     /// Messages that came by `SendMessage`.
     posted: Arc<AtomicU64>,
 }
 
-/// One participant's room.
-struct Room {
+/// A participant, and the room as it is shown to it.
+struct Reader {
+    id: i32,
+    view: View,
+    send: mpsc::UnboundedSender<Result<ServerMessage, Status>>,
+}
+
+/// A room as one participant sees it. All hear the same; what they are told about its order is their own.
+#[derive(Clone)]
+struct View {
     fault: Fault,
     /// Messages that came.
     heard: u64,
     sequence: u64,
     timestamp: i64,
     /// Waits for the next one to overtake it.
-    overtaken: Option<JoinMsgLeave>,
+    overtaken: Option<(i32, JoinMsgLeave)>,
 }
 
-impl Room {
-    fn event(&mut self, said: &JoinMsgLeave) -> ServerMessage {
+impl View {
+    fn event(&mut self, id: i32, said: &JoinMsgLeave) -> ServerMessage {
         self.sequence += 1;
         self.timestamp = self.timestamp.max(said.timestamp) + 1;
         ServerMessage {
-            sender_id: 7,
+            sender_id: id,
             msg_stream: said.msg.clone(),
             r#type: said.r#type,
             timestamp: self.timestamp,
@@ -78,33 +107,32 @@ impl Room {
         }
     }
 
-    /// What the room shows of one message; none to end the stream.
-    fn hear(&mut self, said: JoinMsgLeave) -> Option<Vec<ServerMessage>> {
+    /// What is shown of one message; none to end the stream.
+    fn hear(&mut self, id: i32, said: &JoinMsgLeave) -> Option<Vec<ServerMessage>> {
         self.heard += 1;
-        if let Some(overtaken) = self.overtaken.take() {
-            return Some(vec![self.event(&said), self.event(&overtaken)]);
+        if let Some((other, overtaken)) = self.overtaken.take() {
+            return Some(vec![self.event(id, said), self.event(other, &overtaken)]);
         }
         if !self.heard.is_multiple_of(EVERY) {
-            return Some(vec![self.event(&said)]);
+            return Some(vec![self.event(id, said)]);
         }
         let events = match self.fault {
-            Fault::None => vec![self.event(&said)],
+            Fault::None => vec![self.event(id, said)],
             Fault::Loses => vec![],
             Fault::Swaps => {
-                self.overtaken = Some(said);
+                self.overtaken = Some((id, said.clone()));
                 vec![]
             }
-            Fault::Repeats => vec![self.event(&said), self.event(&said)],
+            Fault::Repeats => vec![self.event(id, said), self.event(id, said)],
             Fault::SkipsASequence => {
                 self.sequence += 1;
-                vec![self.event(&said)]
+                vec![self.event(id, said)]
             }
             Fault::StopsTheClock => {
-                let event = self.event(&said);
-                self.timestamp -= 1;
+                let timestamp = self.timestamp;
                 vec![ServerMessage {
-                    timestamp: event.timestamp - 1,
-                    ..event
+                    timestamp,
+                    ..self.event(id, said)
                 }]
             }
             Fault::EndsTheStream => return None,
@@ -113,7 +141,62 @@ impl Room {
     }
 }
 
-type Messages = ReceiverStream<Result<ServerMessage, Status>>;
+impl Service {
+    /// Everybody in the room hears of the newcomer; what it reads.
+    fn join(&self, join: &JoinMsgLeave) -> (i32, Messages) {
+        let mut rooms = self.rooms.lock().unwrap();
+        let room = rooms.entry(join.room.clone()).or_default();
+        let met = self.victim.is_none_or(|victim| victim == join.client_name);
+        let (send, messages) = mpsc::unbounded_channel();
+        let id = if join.id == 0 { ID } else { join.id };
+        for reader in room.iter_mut() {
+            let event = reader.view.event(id, join);
+            let _ = reader.send.send(Ok(event));
+        }
+        // A newcomer is told of the order as the first one is; nobody joins once there are messages.
+        let mut view = room.first().map_or(
+            View {
+                fault: Fault::None,
+                heard: 0,
+                sequence: 0,
+                timestamp: 0,
+                overtaken: None,
+            },
+            |first| View {
+                sequence: first.view.sequence - 1,
+                ..first.view.clone()
+            },
+        );
+        view.fault = if met { self.fault } else { Fault::None };
+        let own = view.event(id, join);
+        let own = ServerMessage {
+            welcome: Some(Welcome {
+                id,
+                head: own.sequence,
+                ..Welcome::default()
+            }),
+            ..own
+        };
+        let _ = send.send(Ok(own));
+        room.push(Reader { id, view, send });
+        (id, UnboundedReceiverStream::new(messages))
+    }
+}
+
+/// Everybody in `room` hears what the participant `id` said.
+fn broadcast(room: &mut Vec<Reader>, id: i32, said: &JoinMsgLeave) {
+    room.retain_mut(|reader| {
+        let Some(events) = reader.view.hear(id, said) else {
+            return false;
+        };
+        for event in events {
+            let _ = reader.send.send(Ok(event));
+        }
+        true
+    });
+}
+
+type Messages = UnboundedReceiverStream<Result<ServerMessage, Status>>;
 
 #[tonic::async_trait]
 impl ChatService for Service {
@@ -126,37 +209,20 @@ impl ChatService for Service {
     ) -> Result<Response<Messages>, Status> {
         let mut said = request.into_inner();
         let join = said.next().await.expect("a JOIN")?;
-        let mut room = Room {
-            fault: self.fault,
-            heard: 0,
-            sequence: 0,
-            timestamp: 0,
-            overtaken: None,
-        };
-        let (send, messages) = tokio::sync::mpsc::channel(16);
-        let own = ServerMessage {
-            welcome: Some(Welcome {
-                id: 7,
-                head: 1,
-                ..Welcome::default()
-            }),
-            ..room.event(&join)
-        };
+        let (id, messages) = self.join(&join);
+        let rooms = Arc::clone(&self.rooms);
         tokio::spawn(async move {
-            let _ = send.send(Ok(own)).await;
             while let Some(Ok(message)) = said.next().await {
+                let mut rooms = rooms.lock().unwrap();
+                let room = rooms.get_mut(&join.room).expect("it was joined");
                 if message.r#type() == EventType::Leave {
+                    room.retain(|reader| reader.id != id);
                     return;
                 }
-                let Some(events) = room.hear(message) else {
-                    return;
-                };
-                for event in events {
-                    let _ = send.send(Ok(event)).await;
-                }
+                broadcast(room, id, &message);
             }
         });
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(Response::new(messages))
     }
 
     async fn send_message(
