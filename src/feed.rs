@@ -24,7 +24,7 @@ use crate::wire::Frame;
 ///
 /// Unit: bytes. When reached: the next chunk begins, and a reader takes it in its next reading. A single longer event is a
 /// chunk of its own. Source: HTTP/2's usual limit for a DATA frame; a longer piece would be cut there. A reader that has
-/// stopped keeps one chunk alive, and those that fit into its window.
+/// stopped keeps those chunks alive of which HTTP/2 holds a part for it.
 pub(crate) const CHUNK_BYTES_MAX: usize = 16_384;
 
 /// What a chunk takes beside its bytes: its place in a feed, in the list of what is held, and in the allocator.

@@ -133,7 +133,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "limits.stall",
         duration(Duration::ZERO, HOUR),
-        "how long a reader may take nothing although there is something for it; 0s is no limit",
+        "how long a reader may take nothing although there is something for it, to a quarter; 0s is no limit",
     ),
     setting(
         "limits.clock_jump",

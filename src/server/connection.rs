@@ -10,9 +10,10 @@
 
 use std::{
     future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -32,15 +33,16 @@ use tonic::body::Body;
 use super::{
     drain::Drain,
     incoming::{Connection, Incoming, Listener},
+    outbox::IN_FLIGHT_MAX,
     service::Services,
 };
 use crate::config;
 
 /// Streams that one connection may have open.
 ///
-/// When reached: a further one is refused, and a gRPC client waits with it. Source: for each reader that takes nothing
-/// h2 may hold [`SEND_BUFFER`], and the reader itself a page of the past of 64 KiB, so a connection costs 2 MiB at the
-/// worst.
+/// When reached: a further one is refused, and a gRPC client waits with it. Source: of each reader that takes nothing h2
+/// holds [`SEND_BUFFER`] in pieces of one event each at the worst, with some 300 bytes of its own for each, and the
+/// reader itself a page of the past of 64 KiB, so what a connection is sent costs 3 MiB at the worst.
 const STREAMS_PER_CONNECTION: u32 = 16;
 
 /// Streams that a connection may make us reset before it is closed: RUSTSEC-2024-0003, which tonic's default leaves open.
@@ -54,21 +56,24 @@ const PENDING_RESETS: usize = 20;
 const STREAM_WINDOW: u32 = 65_535;
 
 /// What a client may send ahead of us on one connection, in bytes. Its streams' windows bound that already; this is so
-/// large because h2 ends a connection whose small unread DATA frames lack more than half of it (see the assertion).
-const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// large because h2 ends a connection whose small unread DATA frames lack more than half of it (see the assertion). It
+/// keeps about 250 bytes for each such frame: 8 MiB of a connection at the worst.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-// h2 0.4.20 charges each unread DATA frame what it lacks to 256 bytes. An honest client that fills all its streams with
-// the shortest of messages while we are slow must not lose its connection to that.
+// h2 0.4.20 charges each unread DATA frame what it lacks to 256 bytes. An honest client must not lose its connection to
+// that while we are slow: on all its streams it may be as far ahead as any of them may be (`IN_FLIGHT_MAX`), and as much
+// again, with the shortest of messages.
 const _: () = {
     const SHORTEST: u32 = 10;
     const CHARGED_TO: u32 = 256;
-    let frames = STREAMS_PER_CONNECTION * (STREAM_WINDOW / SHORTEST);
+    let frames = STREAMS_PER_CONNECTION * 2 * IN_FLIGHT_MAX as u32;
     assert!(frames * (CHARGED_TO - SHORTEST) <= CONNECTION_WINDOW / 2);
 };
 
-/// What HTTP/2 may hold of one stream that its connection's socket has not taken yet, in bytes. Of events it holds no
-/// copies, but what it holds cannot be let go of. When full: the stream's reader is not asked for more.
-const SEND_BUFFER: usize = 65_535;
+/// What HTTP/2 may hold of one stream that its connection's socket has not taken yet, in bytes: one DATA frame, and what
+/// the last piece is longer. Of events it holds no copies, but what it holds cannot be let go of. When full: the stream's
+/// reader is not asked for more.
+const SEND_BUFFER: usize = 16_384;
 
 /// All headers of a request, in bytes; HTTP/2's own default. A request with more is answered 431 by hyper.
 const HEADERS_BYTES: u32 = 16_384;
@@ -125,8 +130,9 @@ async fn serve_one<Io>(
         request.extensions_mut().insert(peer);
         services.call(request)
     });
-    let begun = Begun::default();
-    let http = http2(&config, begun.clone()).serve_connection(TokioIo::new(io), service);
+    let begun = Arc::new(Begun::default());
+    let http =
+        http2(&config, Begin(Arc::downgrade(&begun))).serve_connection(TokioIo::new(io), service);
     let mut http = pin!(http);
     let mut responses: Vec<Response> = Vec::new();
     let mut drained = Some(drained.waiting());
@@ -145,7 +151,7 @@ async fn serve_one<Io>(
         for _ in 0..ROUNDS_MAX {
             // The responses first: what they hand over is written in the same round.
             if begun.take_into(&mut responses) | state.take(RESPONSES) {
-                responses.retain_mut(|one| one.as_mut().poll(&mut response_context).is_pending());
+                responses.retain_mut(|one| goes_on(one, &mut response_context));
             }
             state.take(HTTP);
             if let Some(waiting) = &mut drained
@@ -168,8 +174,14 @@ async fn serve_one<Io>(
     .await;
 }
 
-fn http2(config: &config::Server, begun: Begun) -> Builder<Begun> {
-    let mut builder = Builder::new(begun);
+/// Whether there is more of a response. One that panics is cut, and none but that one.
+fn goes_on(response: &mut Response, context: &mut Context<'_>) -> bool {
+    let polled = catch_unwind(AssertUnwindSafe(|| response.as_mut().poll(context)));
+    polled.is_ok_and(|polled| polled.is_pending())
+}
+
+fn http2(config: &config::Server, begin: Begin) -> Builder<Begin> {
+    let mut builder = Builder::new(begin);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -186,8 +198,12 @@ fn http2(config: &config::Server, begun: Begun) -> Builder<Begun> {
 }
 
 /// The responses that hyper has begun and that are not among those polled yet.
-#[derive(Clone, Default)]
-struct Begun(Arc<Mutex<Vec<Response>>>);
+#[derive(Default)]
+struct Begun(Mutex<Vec<Response>>);
+
+/// Where hyper puts them. Each response keeps one of these, so it must not keep alive what holds the response.
+#[derive(Clone)]
+struct Begin(Weak<Begun>);
 
 impl Begun {
     fn is_empty(&self) -> bool {
@@ -207,9 +223,12 @@ impl Begun {
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begin {
     fn execute(&self, response: F) {
-        self.lock().push(Box::pin(response));
+        // Without a connection there is nobody to answer.
+        if let Some(begun) = self.0.upgrade() {
+            begun.lock().push(Box::pin(response));
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{feed::Reader, wire::Frame};
 /// not read yet.
 ///
 /// Unit: messages. When full: nothing more is read from that client until it reads its notices; nobody else is touched.
-const IN_FLIGHT_MAX: usize = 1_024;
+pub(super) const IN_FLIGHT_MAX: usize = 1_024;
 
 /// One subscriber's outbox: the stream's task and the order write, the response body reads.
 #[derive(Debug)]

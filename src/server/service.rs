@@ -18,7 +18,7 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint},
 };
 use tokio::time::timeout;
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, service::Routes};
 use tower_service::Service as _;
 
 use super::{
@@ -26,11 +26,12 @@ use super::{
     chat::{self, Dialect, command, digest, private_welcome},
     inbound::{Inbound, Received},
     incoming::Peer,
-    outbox::{Outbox, Start},
+    outbox::{Next, Outbox, Piece, Start},
     status::Fault,
     subscriber::{Subscriber, trailers},
 };
 use crate::{
+    feed::CHUNK_BYTES_MAX,
     journal::{Page, Range},
     room::{Action, Answer, PAGE_EVENTS_MAX, Poster, Rejection, Resume, text},
     wire::{
@@ -72,7 +73,10 @@ impl Services {
         let path = request.uri().path();
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         match service {
-            Some((CHAT_SERVICE, _)) => Box::pin(async move { Ok(route(shared, request).await) }),
+            Some((CHAT_SERVICE, method)) => {
+                let method = method.to_owned();
+                Box::pin(async move { Ok(route(shared, &method, request).await) })
+            }
             Some((ORIGINAL_CHAT_SERVICE, _)) => Box::pin(ready(Ok(original(&shared, request)))),
             _ => Box::pin(self.others.clone().call(request)),
         }
@@ -87,11 +91,7 @@ fn original(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body> {
     }
 }
 
-async fn route(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
-    let path = request.uri().path().to_owned();
-    let Some((_, method)) = path.rsplit_once('/') else {
-        return unknown_method(&path);
-    };
+async fn route(shared: Arc<Shared>, method: &str, request: Request<Body>) -> Response<Body> {
     match method {
         "Chat" => chat(&shared, request, Dialect::Ours),
         "Watch" => watch(&shared, request).await,
@@ -120,7 +120,7 @@ async fn route(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
             })
             .await
         }
-        _ => unknown_method(&path),
+        _ => unknown_method(request.uri().path()),
     }
 }
 
@@ -351,7 +351,7 @@ where
     };
     match answered {
         Ok(message) => {
-            let mut response = Response::new(Body::new(Reply::new(&message.into())));
+            let mut response = Response::new(Body::new(Reply::new(shared, &message.into())));
             response
                 .headers_mut()
                 .insert(CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
@@ -381,17 +381,58 @@ where
     }
 }
 
-/// A response of one message.
+/// A response of one message, in pieces.
 struct Reply {
-    frame: Option<Bytes>,
+    /// The message, if it is one piece.
+    only: Option<Bytes>,
+    /// What keeps a longer one until it is asked for. Nobody asks for a client that takes nothing, so it must not be where
+    /// only this body could let go of it.
+    long: Option<Arc<Outbox>>,
+    /// The bytes of it that were sent.
+    sent: u64,
     ended: bool,
 }
 
 impl Reply {
-    fn new(message: &Frame) -> Self {
-        Self {
-            frame: Some(message.bytes()),
+    fn new(shared: &Shared, message: &Frame) -> Self {
+        let bytes = message.bytes();
+        let mut reply = Self {
+            only: None,
+            long: None,
+            sent: 0,
             ended: false,
+        };
+        if bytes.len() <= CHUNK_BYTES_MAX {
+            reply.only = Some(bytes);
+        } else {
+            let outbox = Outbox::new();
+            let last = bytes.len() as u64;
+            outbox.end(last, Status::ok(""));
+            outbox.keep([Piece { bytes, last }].into());
+            shared.lookout.add(&outbox);
+            reply.long = Some(outbox);
+        }
+        reply
+    }
+
+    /// The next piece, or how the response ends.
+    fn next(&mut self, context: &Context<'_>) -> Result<Bytes, Status> {
+        let Some(outbox) = &self.long else {
+            return self.only.take().ok_or_else(|| Status::ok(""));
+        };
+        outbox.pulse.beat(true);
+        match outbox.next(self.sent, context) {
+            Next::Kept(Piece { mut bytes, last }) => {
+                let next = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
+                self.sent += next.len() as u64;
+                if !bytes.is_empty() {
+                    outbox.keep([Piece { bytes, last }].into());
+                }
+                // For itself in the memory: HTTP/2 holds one or two of these, and must not hold the rest with them.
+                Ok(Bytes::copy_from_slice(&next))
+            }
+            Next::End(status) if status.code() == Code::Ok => Err(status),
+            _ => Err(Fault::Unread.into()),
         }
     }
 }
@@ -402,12 +443,17 @@ impl http_body::Body for Reply {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        if let Some(frame) = self.frame.take() {
-            return Poll::Ready(Some(Ok(BodyFrame::data(frame))));
+        if self.ended {
+            return Poll::Ready(None);
         }
-        let ended = std::mem::replace(&mut self.ended, true);
-        Poll::Ready((!ended).then(|| Ok(BodyFrame::trailers(trailers(&Status::ok(""))))))
+        Poll::Ready(Some(Ok(match self.next(context) {
+            Ok(bytes) => BodyFrame::data(bytes),
+            Err(status) => {
+                self.ended = true;
+                BodyFrame::trailers(trailers(&status))
+            }
+        })))
     }
 }

@@ -36,13 +36,15 @@ pub(super) enum Fault {
     TooManyRooms,
     #[error("the server is stopping; come back in a moment")]
     Draining,
-    #[error("nothing was read for {limit:?}; what comes after {last} is kept")]
+    #[error("nothing was read for {limit:?}; what was sent goes up to {last}")]
     Stalled {
         limit: std::time::Duration,
         last: u64,
     },
     #[error("what comes after {last} in this room has been dropped from its history")]
     TooFarBehind { last: u64 },
+    #[error("the answer was not read in time; ask again")]
+    Unread,
     #[error("this participant continues on a newer stream")]
     Superseded,
     #[error("a session is needed to speak for id {0}")]
@@ -61,7 +63,7 @@ impl From<Fault> for Status {
             Fault::TooFast { .. } => (Code::ResourceExhausted, "TOO_FAST"),
             Fault::TooManyRooms => (Code::ResourceExhausted, "LIMIT"),
             Fault::Draining => (Code::Unavailable, "DRAINING"),
-            Fault::Stalled { .. } | Fault::TooFarBehind { .. } => {
+            Fault::Stalled { .. } | Fault::TooFarBehind { .. } | Fault::Unread => {
                 (Code::ResourceExhausted, "STALLED")
             }
             Fault::Superseded => (Code::Aborted, "SUPERSEDED"),

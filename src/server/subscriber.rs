@@ -27,7 +27,7 @@ use crate::{
 /// What a subscriber that is behind the feed reads of the journal at once.
 ///
 /// It holds that until its client takes it, or is found to take nothing. So small that many who read slowly do not fill
-/// the memory: with what h2 holds one costs 128 KiB at the worst.
+/// the memory: with what h2 holds one costs 200 KiB at the worst.
 const CATCH_UP: journal::Limit = journal::Limit {
     events: 256,
     bytes: 64 * 1024,

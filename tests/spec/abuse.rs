@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use chitchat::wire::v1::{
     GetHistoryRequest, ListRoomsRequest, NoticeCode, chat_service_client::ChatServiceClient,
@@ -415,4 +418,48 @@ async fn a_server_without_file_descriptors_waits_for_some_and_goes_on() {
         rooms.expect("it should be served").into_inner().rooms.len(),
         1
     );
+}
+
+// ---- A connection that ends in the moment in which it begins streams.
+
+impl Frames {
+    /// A CONNECT with a body, which HTTP/2 knows no way to answer: the server closes the connection.
+    fn put_connect_with_a_body(&mut self, stream: u32) {
+        // HPACK: literals with an indexed name, :method, :authority and content-length.
+        let (method, authority, content_length) = ([0x02], [0x01], [0x0f, 0x0d]);
+        let mut block = Vec::new();
+        for (name, value) in [
+            (method.as_slice(), b"CONNECT".as_slice()),
+            (&authority, b"x"),
+            (&content_length, b"5"),
+        ] {
+            block.extend_from_slice(name);
+            block.push(value.len() as u8);
+            block.extend_from_slice(value);
+        }
+        self.put(Self::HEADERS, END_HEADERS, stream, &block);
+    }
+}
+
+const END_HEADERS: u8 = 4;
+
+/// It once kept them all, with everything that hyper had for them: 78 KiB for each connection.
+#[tokio::test]
+async fn streams_that_begin_as_their_connection_ends_leave_nothing_behind() {
+    let server = ServerProcess::with(Path::new("memory"), &[]).await;
+    let mut resident = Vec::new();
+
+    for _ in 0..2 {
+        for _ in 0..300 {
+            let mut frames = Frames::to(server.address()).await;
+            (0..15).for_each(|n| frames.put_request(2 * n + 1, CHAT));
+            frames.put_connect_with_a_body(31);
+            frames.flush().await;
+            frames.closing().await;
+        }
+        resident.push(server.resident_bytes());
+    }
+
+    let left = resident[1].saturating_sub(resident[0]);
+    assert!(left < 4 << 20, "{} KiB are left of 300", left >> 10);
 }

@@ -1,11 +1,14 @@
 //! Who takes nothing, although there is something for it, is ended after a while and told how far it came; who takes a
 //! little now and then is not. Whoever it was, nobody else notices, and it goes on where it stopped.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use chitchat::{
     client::session::Update,
-    wire::v1::{EventType, JoinMsgLeave, ListRoomsRequest, Resume, ServerMessage, WatchRequest},
+    wire::v1::{
+        EventType, GetHistoryRequest, GetHistoryResponse, JoinMsgLeave, ListRoomsRequest, Resume,
+        ServerMessage, WatchRequest,
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -20,6 +23,7 @@ use crate::support::{
 };
 
 const WATCH: &str = "/chitchat.v1.ChatService/Watch";
+const GET_HISTORY: &str = "/chitchat.v1.ChatService/GetHistory";
 const ORIGINAL_CHAT: &str = "/itu.chitchat.ChatService/Chat";
 
 /// How long a reader may take nothing, where a test waits for the end of it.
@@ -438,6 +442,60 @@ async fn what_waits_for_who_has_stalled_is_let_go() {
         "9 times 48 readers cost {} KiB",
         cost >> 10
     );
+}
+
+/// Each waits for a page of the history, of half a megabyte.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_let_go_and_one_that_is_read_slowly_is_whole() {
+    let settings = [
+        ("CHITCHAT_LIMITS__STALL", "500ms"),
+        ("CHITCHAT_LIMITS__RATE", "0"),
+        ("CHITCHAT_SERVER__KEEPALIVE_INTERVAL", "1h"),
+    ];
+    let server = ServerProcess::with(Path::new("memory"), &settings).await;
+    let mut talker = Raw::open(server.connect().await, CHAT).await;
+    talker.join("Talker").await;
+    let text = "\u{1F980}".repeat(128);
+    for _ in 0..10 {
+        (0..100).for_each(|_| talker.say(&text, 0));
+        talker.take(100).await;
+    }
+    let request = GetHistoryRequest {
+        limit: 1_000,
+        ..GetHistoryRequest::default()
+    };
+    let mut unread = Vec::new();
+    let mut costs = Vec::new();
+
+    for _ in 0..3 {
+        for _ in 0..4 {
+            let mut connection = Connection::with_windows(server.address(), 1_000, 65_535).await;
+            for _ in 0..16 {
+                let mut history = connection.open(GET_HISTORY).await;
+                history.send(framed(&request)).end();
+                history.opened().await;
+                unread.push(history);
+            }
+        }
+        all_are_noticed(server.address(), &mut talker).await;
+        costs.push(server.resident_bytes());
+    }
+
+    // Twice 64 pages would be 72 MB.
+    let cost = costs[2].saturating_sub(costs[0]);
+    assert!(cost < 16 << 20, "twice 64 readers cost {} KiB", cost >> 10);
+    for mut history in unread {
+        let status = history.status().await;
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (Code::ResourceExhausted, "STALLED".into())
+        );
+    }
+    let mut slow = Connection::with_window(server.address(), 10_000).await;
+    let mut history = slow.open(GET_HISTORY).await;
+    history.send(framed(&request)).end();
+    let page: GetHistoryResponse = history.answer().await;
+    assert_eq!(page.events.len(), 1_000);
 }
 
 /// A PING cannot even be sent to it, and what it says would keep the keepalive quiet.

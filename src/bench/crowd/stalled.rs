@@ -18,7 +18,7 @@ use crate::bench::{
 
 /// What one reads in the end, to learn whether it was ended: that stands behind what was on its way.
 ///
-/// Unit: bytes. When reached: it was not ended. Source: a server of ours holds 0.5 MB at most for one who does not read.
+/// Unit: bytes. When reached: it was not ended. Source: a server of ours holds 0.1 MB at most for one who does not read, and so may the sockets.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long that may take; who has heard nothing of an end by then was not ended.

@@ -130,6 +130,15 @@ impl Stream {
         }
     }
 
+    /// The message of an answer that has one.
+    pub async fn answer<M: prost::Message + Default>(&mut self) -> M {
+        self.opened().await;
+        while let Some(data) = self.data().await {
+            self.received.extend_from_slice(&data);
+        }
+        M::decode(&self.received[5..]).expect("the server should send messages")
+    }
+
     /// How the stream ends, whatever comes before.
     pub async fn status(&mut self) -> Status {
         self.opened().await;
