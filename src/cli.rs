@@ -85,22 +85,6 @@ pub struct Context {
 }
 
 impl Command {
-    /// How many threads its tasks share; none for as many as the runtime makes by itself, one for each core or
-    /// `TOKIO_WORKER_THREADS`.
-    ///
-    /// A server's are one less than there are cores, and one at least. The order has a thread of its own, and the
-    /// fewer share the rest, the less each delivery costs: on two cores a second one adds a quarter for rooms of a hundred
-    /// and half for rooms of ten, and delivers no more beside a client on the same machine.
-    #[must_use]
-    pub fn threads(&self) -> Option<usize> {
-        let is_told = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
-        if is_told || !matches!(self, Self::Serve(_)) {
-            return None;
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Some((cores - 1).max(1))
-    }
-
     /// Runs the subcommand to its end.
     ///
     /// # Errors

@@ -24,11 +24,7 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<Exit> {
     let (command, context) = Cli::read()?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = command.threads() {
-        runtime.worker_threads(threads);
-    }
-    let runtime = (runtime.enable_all().build()).context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(command.run(context));
     // Not waited for: a thread that reads the terminal cannot be interrupted. Everything that must end well has an
     // owner, inside the subcommand, that has awaited it.
