@@ -467,7 +467,7 @@ async fn an_answer_that_nobody_reads_is_let_go_and_one_that_is_read_slowly_is_wh
     let mut unread = Vec::new();
     let mut costs = Vec::new();
 
-    for _ in 0..3 {
+    for _ in 0..5 {
         for _ in 0..4 {
             let mut connection = Connection::with_windows(server.address(), 1_000, 65_535).await;
             for _ in 0..16 {
@@ -481,9 +481,9 @@ async fn an_answer_that_nobody_reads_is_let_go_and_one_that_is_read_slowly_is_wh
         costs.push(server.resident_bytes());
     }
 
-    // Twice 64 pages would be 72 MB.
-    let cost = costs[2].saturating_sub(costs[0]);
-    assert!(cost < 16 << 20, "twice 64 readers cost {} KiB", cost >> 10);
+    // Four times 64 pages would be 144 MB; once as much may have been held at a time, and stay with the allocator.
+    let cost = costs[4].saturating_sub(costs[0]);
+    assert!(cost < 64 << 20, "256 pages cost {} KiB", cost >> 10);
     for mut history in unread {
         let status = history.status().await;
         assert_eq!(
