@@ -16,6 +16,9 @@ pub const CHAT_PARTICIPANT_NAME: &str = "chat.participant.name";
 pub const CHAT_ROOM_SEQUENCE: &str = "chat.room.sequence";
 /// The identity of the history that the event is part of.
 pub const CHAT_HISTORY_EPOCH: &str = "chat.history.epoch";
+/// Integer: the how-manieth span of its process (`service.instance.id`) this is: 1, 2, 3 ... A number that is missing is a
+/// span that was lost on its way; without the numbers nobody could tell that from a step that never happened.
+pub const CHAT_STEP_NUMBER: &str = "chat.step.number";
 /// What was said; only with `telemetry.text`.
 pub const CHAT_MESSAGE_TEXT: &str = "chat.message.text";
 /// Integer: how many streams the event was handed to.

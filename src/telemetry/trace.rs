@@ -2,7 +2,10 @@
 
 use std::{
     mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -32,6 +35,8 @@ struct On {
     sdk: SdkTracer,
     /// `telemetry.text`
     text: bool,
+    /// Steps that have ended, so that each can be numbered.
+    ended: AtomicU64,
 }
 
 /// What a sender's span stands for; also the first word of its name.
@@ -107,7 +112,7 @@ struct Recording {
     started: SystemTime,
     /// The wall clock may be set back meanwhile; a step still must not end before it began.
     began: Instant,
-    text: bool,
+    of: Arc<On>,
 }
 
 /// What the conventions call an operation: the verb of the span's name, and how it looks from outside.
@@ -120,7 +125,11 @@ struct Operation {
 impl Tracer {
     pub(super) fn new(sdk: SdkTracer, text: bool) -> Self {
         Self {
-            on: Some(Arc::new(On { sdk, text })),
+            on: Some(Arc::new(On {
+                sdk,
+                text,
+                ended: AtomicU64::new(0),
+            })),
         }
     }
 
@@ -164,9 +173,10 @@ impl Tracer {
     }
 
     fn start(&self, operation: Operation, room: &str, parent: &Context) -> Step {
-        let Some(On { sdk, text }) = self.on.as_deref() else {
+        let Some(of) = &self.on else {
             return Step::default();
         };
+        let sdk = &of.sdk;
         let (started, began) = (SystemTime::now(), Instant::now());
         let mut span = sdk
             .span_builder(operation.name)
@@ -195,7 +205,7 @@ impl Tracer {
             span,
             started,
             began,
-            text: *text,
+            of: Arc::clone(of),
         })))
     }
 }
@@ -241,8 +251,11 @@ impl Drop for Step {
 
 impl Recording {
     fn end(mut self, facts: &Facts<'_>) {
+        // Steps of one clock end in the order of its ticks, but for a JOIN, which ends when it is answered.
+        let number = self.of.ended.fetch_add(1, Ordering::Relaxed) + 1;
         let span = &mut self.span;
         span.set_attributes([
+            integer_attribute(attribute::CHAT_STEP_NUMBER, number),
             KeyValue::new(attribute::CHAT_EVENT_TYPE, facts.event.as_str()),
             text_attribute(attribute::CHAT_PARTICIPANT_NAME, facts.participant),
             KeyValue::new(attribute::LAMPORT_TIME, facts.lamport_time),
@@ -272,7 +285,7 @@ impl Recording {
                 span.set_attribute(text_attribute(name, value));
             }
         }
-        let text = if self.text { cut(facts.text) } else { "" };
+        let text = if self.of.text { cut(facts.text) } else { "" };
         if let Some(error) = facts.error {
             span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, error));
             span.set_status(Status::error(text.to_owned()));

@@ -148,10 +148,11 @@ async fn spans_say_what_happened_in_the_conventions_words_and_in_integers() {
         ("lamport.message.time", 5),
         ("chat.room.sequence", 2),
         ("chat.broadcast.recipients", 2),
+        ("chat.step.number", 1),
     ] {
         assert_eq!(order.int(name), Some(value), "{name}");
     }
-    assert_eq!(order.attributes.len(), 15, "{:?}", order.attributes);
+    assert_eq!(order.attributes.len(), 16, "{:?}", order.attributes);
 
     let send = only(&spans, "alex", "send lobby");
     assert_eq!(send.text("messaging.operation.name"), Some("send"));
@@ -444,6 +445,29 @@ async fn a_server_continues_the_senders_trace_and_hands_it_on_to_everybody() {
     assert_eq!(order.int("chat.broadcast.recipients"), Some(2));
     assert_eq!(order.text("chat.message.text"), Some("Hello Bob"));
     assert_lamport_rises(&spans);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_steps_of_a_process_are_numbered_without_a_gap_so_that_a_lost_span_shows() {
+    let collector = Collector::start(Manner::Take).await;
+    let telemetry = Telemetry::start(&with_text(), "alex", &collector.environment());
+    let tracer = telemetry.tracer();
+    let message = Facts {
+        lamport_time: 1,
+        ..Facts::default()
+    };
+    for _ in 0..3 {
+        tracer.send(Sending::Message, "lobby").end(&message);
+        // One that never happened has no number.
+        drop(tracer.send(Sending::Message, "lobby"));
+    }
+    let spans = collector.spans(3).await;
+    telemetry.shutdown();
+    let numbers: Vec<_> = spans
+        .iter()
+        .map(|span| span.int("chat.step.number"))
+        .collect();
+    assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
 }
 
 #[test]
