@@ -33,11 +33,13 @@
 //! | [`server`] | gRPC: streams, unary calls, admission, health, drain |
 //! | [`client`] | the session, and the clients over it |
 //! | [`mod@bench`] | the load generator |
+//! | [`causality`] | a recorded run: read from its spans, proved, drawn |
 //! | [`wire`], [`clock`] | the protocol's types; the Lamport clock |
 //! | [`telemetry`] | traces and logs |
 //! | [`config`], [`cli`], [`shutdown`] | settings, subcommands, signals |
 
 pub mod bench;
+pub mod causality;
 pub mod cli;
 pub mod client;
 pub mod clock;
