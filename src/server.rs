@@ -4,6 +4,7 @@ mod absent;
 mod chat;
 mod connection;
 mod drain;
+mod gather;
 mod history;
 mod inbound;
 mod incoming;

@@ -48,6 +48,7 @@ use tonic::body::Body;
 
 use super::{
     drain::Drain,
+    gather::gather,
     incoming::{Connection, Incoming, Listener},
     outbox::IN_FLIGHT_MAX,
     service::Services,
@@ -146,6 +147,7 @@ async fn serve_one<Io>(
         request.extensions_mut().insert(peer);
         services.call(request)
     });
+    let (io, out) = gather(io);
     let begun = Arc::new(Begun::default());
     let http =
         http2(&config, Begin(Arc::downgrade(&begun))).serve_connection(TokioIo::new(io), service);
@@ -178,6 +180,9 @@ async fn serve_one<Io>(
             }
             // How a connection ends is nobody's concern but its client's, who knows.
             if http.as_mut().poll(&mut http_context).is_ready() {
+                return Poll::Ready(());
+            }
+            if let Poll::Ready(Err(_)) = out.poll_write(&mut http_context) {
                 return Poll::Ready(());
             }
             if begun.is_empty() && state.may_sleep() {
