@@ -16,6 +16,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use figment::{Figment, providers::Serialized};
 use serde::{Deserialize, Serialize};
 
+pub use duration::Offset;
 pub use fault::{Fault, Faults};
 pub use setting::{SETTINGS, Setting};
 pub use source::{Given, Origin, Sources};
@@ -198,6 +199,9 @@ pub struct Telemetry {
     pub file: Option<PathBuf>,
     /// Whether what people say may stand in spans and logs.
     pub text: bool,
+    /// Added to the wall clock's times in spans, and to nothing else: how a machine whose clock is off looks in traces. For
+    /// demonstrations.
+    pub clock_offset: Offset,
 }
 
 /// `order.*`

@@ -89,7 +89,7 @@ impl Telemetry {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         Self {
-            tracer: Tracer::new(provider.tracer_with_scope(scope), config.text),
+            tracer: Tracer::new(provider.tracer_with_scope(scope), config),
             running: Some(Running {
                 provider,
                 deliveries,

@@ -14,7 +14,7 @@ use crate::{
         script::Script,
         session::Received,
     },
-    config::{self, Config, Data},
+    config::{self, Config, Data, Offset},
     server::Server,
     shutdown,
     telemetry::{
@@ -33,6 +33,24 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// How long Bob, who crashes, may come back. Short, because everybody waits for it.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How far whose wall clock is off with `--skew`, as in `deploy/compose.skew.yml`.
+const SKEW: [(&str, Offset); 2] = [
+    (
+        "alex.toml",
+        Offset {
+            by: Duration::from_millis(1500),
+            behind: false,
+        },
+    ),
+    (
+        "aske.toml",
+        Offset {
+            by: Duration::from_secs(2),
+            behind: true,
+        },
+    ),
+];
+
 /// What is to be shown of one participant, at most, before it waits for the table to take it.
 const SHOWN_CAPACITY: usize = 64;
 
@@ -45,6 +63,12 @@ pub struct Args {
     /// With clients that never merge their clocks, as the report's: its own numbers appear
     #[arg(long)]
     as_reported: bool,
+
+    /// With wall clocks that are off in the spans: Alex's 1.5 s ahead, Aske's 2 s behind
+    ///
+    /// A trace then shows an answer before its question. Logical time does not care.
+    #[arg(long)]
+    skew: bool,
 }
 
 /// Plays the session and prints what each participant read, side by side by logical time.
@@ -79,7 +103,10 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let server = tokio::spawn(server.run(serving.clone()));
 
     let part = |(file, text): (&'static str, &'static str)| {
-        let telemetry = config.telemetry.clone();
+        let mut telemetry = config.telemetry.clone();
+        if let Some((_, off)) = SKEW.iter().find(|(of, _)| args.skew && *of == file) {
+            telemetry.clock_offset = *off;
+        }
         perform(
             file,
             text,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use figment::value::Value;
 
-use super::{Config, Fault, Given, duration, source::Written};
+use super::{Config, Fault, Given, Offset, duration, source::Written};
 use crate::{
     room::{PAGE_EVENTS_MAX, text},
     telemetry::log::check_level,
@@ -40,6 +40,8 @@ enum Rule {
     LogFilter,
     Boolean,
     Duration(RangeInclusive<Duration>),
+    /// As far as this, ahead or behind.
+    Offset(Duration),
     Whole(RangeInclusive<i64>, &'static str),
     OneOf(&'static [&'static str]),
 }
@@ -199,6 +201,11 @@ pub static SETTINGS: &[Setting] = &[
         "whether what people say may stand in spans and logs",
     ),
     setting(
+        "telemetry.clock_offset",
+        Rule::Offset(HOUR),
+        "shows spans as a wall clock that is off would, for demonstrations",
+    ),
+    setting(
         "order.kind",
         Rule::OneOf(&["local"]),
         "what gives events one order",
@@ -297,6 +304,11 @@ impl Rule {
                 let read = duration::parse(text)?;
                 range.contains(&read).then(|| text.into())
             }
+            Self::Offset(most) => {
+                let text = written.text()?;
+                let read = Offset::parse(text)?;
+                (read.by <= *most).then(|| text.into())
+            }
             Self::Whole(range, _) => written
                 .integer()
                 .filter(|number| range.contains(number))
@@ -325,6 +337,10 @@ impl Rule {
                 humantime::format_duration(*range.start()),
                 humantime::format_duration(*range.end())
             ),
+            Self::Offset(most) => {
+                let most = humantime::format_duration(*most);
+                format!("a duration with its unit, such as \"1500ms\" (ahead) or \"-2s\" (behind), {most} at most")
+            }
             Self::Whole(range, unit) => format!("a whole number from {} to {} ({unit})", range.start(), range.end()),
             Self::OneOf(words) => words.join(" or "),
         }
@@ -340,7 +356,8 @@ pub(super) fn judge(given: &Given) -> Result<Value, Fault> {
         return Err(given.fault(format!("no such setting{hint}")));
     };
     setting.rule.read(&given.value).ok_or_else(|| {
-        let bare = matches!(setting.rule, Rule::Duration(_)) && is_bare_number(&given.value);
+        let bare = matches!(setting.rule, Rule::Duration(_) | Rule::Offset(_))
+            && is_bare_number(&given.value);
         let hint = if bare { "add a unit; " } else { "" };
         given.fault(format!("{hint}must be {}", setting.right()))
     })

@@ -16,7 +16,10 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::{attribute, delivery, traceparent};
-use crate::room::Kind;
+use crate::{
+    config::{self, Offset},
+    room::Kind,
+};
 
 /// Bytes of one attribute's text; what is longer is cut at a character.
 ///
@@ -35,6 +38,8 @@ struct On {
     sdk: SdkTracer,
     /// `telemetry.text`
     text: bool,
+    /// `telemetry.clock_offset`
+    clock_offset: Offset,
     /// Steps that have ended, so that each can be numbered.
     ended: AtomicU64,
 }
@@ -123,11 +128,12 @@ struct Operation {
 }
 
 impl Tracer {
-    pub(super) fn new(sdk: SdkTracer, text: bool) -> Self {
+    pub(super) fn new(sdk: SdkTracer, config: &config::Telemetry) -> Self {
         Self {
             on: Some(Arc::new(On {
                 sdk,
-                text,
+                text: config.text,
+                clock_offset: config.clock_offset,
                 ended: AtomicU64::new(0),
             })),
         }
@@ -177,7 +183,7 @@ impl Tracer {
             return Step::default();
         };
         let sdk = &of.sdk;
-        let (started, began) = (SystemTime::now(), Instant::now());
+        let (started, began) = (of.clock_offset.at(SystemTime::now()), Instant::now());
         let mut span = sdk
             .span_builder(operation.name)
             .with_kind(operation.kind.clone())

@@ -297,7 +297,7 @@ fn a_setting_takes_what_is_at_the_ends_of_its_range_and_nothing_beyond() {
 fn names_rooms_addresses_and_words_are_what_they_must_be() {
     let (name, room) = ("å".repeat(32), "r".repeat(64));
     let (long_name, long_room) = ("å".repeat(33), "r".repeat(65));
-    let cases: [(&str, &[&str], &[&str]); 9] = [
+    let cases: [(&str, &[&str], &[&str]); 10] = [
         (
             "client.name",
             &["A", &name, "Mary-Ann O'Hara"],
@@ -332,6 +332,11 @@ fn names_rooms_addresses_and_words_are_what_they_must_be() {
         ("server.data", &["memory", "./memory", "/data"], &[""]),
         ("telemetry.file", &["spans.jsonl"], &[""]),
         ("telemetry.text", &["true", "false"], &["", "yes", "1"]),
+        (
+            "telemetry.clock_offset",
+            &["0s", "1500ms", "-2s", "1h", "-1h"],
+            &["", "2", "-2", "--2s", "- 2s", "+2s", "1h 1ns", "-1h 1ns"],
+        ),
         ("log.format", &["text", "json"], &["", "JSON", "pretty"]),
         ("order.kind", &["local"], &["", "remote"]),
     ];

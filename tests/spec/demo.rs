@@ -1,6 +1,9 @@
 //! The report's session in one process.
 
-use crate::support::program::chitchat;
+use crate::support::{
+    collector::{assert_lamport_rises, read_lines},
+    program::chitchat,
+};
 
 /// The first column of each row that has one: the logical times of what was read.
 fn times(table: &str) -> Vec<i64> {
@@ -47,4 +50,29 @@ async fn the_demo_needs_no_port_and_no_directory_of_its_own() {
     let (one, other) = tokio::join!(chitchat(["demo"]).run(), chitchat(["demo"]).run());
     assert_eq!((one.code, other.code), (0, 0));
     assert_eq!(one.stdout, other.stdout);
+}
+
+#[tokio::test]
+async fn with_skewed_clocks_an_answer_is_before_its_question_but_not_in_logical_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("spans.jsonl");
+    let demo = chitchat(["demo", "--skew"])
+        .variable("CHITCHAT_TELEMETRY__FILE", &file)
+        .run()
+        .await;
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+    let spans = read_lines(&file);
+    let delivered_to_aske_by_alex = spans.iter().find(|deliver| {
+        let of_alex = deliver.text("chat.participant.name") == Some("Alex");
+        deliver.service() == "aske" && deliver.name() == "deliver lobby" && of_alex
+    });
+    let deliver = delivered_to_aske_by_alex.expect("Aske hears Alex");
+    let send = spans
+        .iter()
+        .find(|send| send.raw.trace_id == deliver.raw.trace_id && send.is_root());
+    let send = send.expect("Alex said it");
+    // Alex is 1.5 s ahead, Aske 2 s behind.
+    let early = send.raw.start_time_unix_nano - deliver.raw.end_time_unix_nano;
+    assert!((2_500_000_000..=3_500_000_000).contains(&early), "{early}");
+    assert_lamport_rises(&spans);
 }

@@ -3,7 +3,7 @@
 
 use std::{
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use chitchat::{
@@ -470,6 +470,37 @@ async fn the_steps_of_a_process_are_numbered_without_a_gap_so_that_a_lost_span_s
     assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_moves_the_wall_times_of_spans_and_nothing_else() {
+    const OFF: Duration = Duration::from_secs(2);
+    let collector = Collector::start(Manner::Take).await;
+    for (behind, named) in [(false, "ahead"), (true, "behind")] {
+        let config = config::Telemetry {
+            clock_offset: config::Offset { by: OFF, behind },
+            ..with_text()
+        };
+        let telemetry = Telemetry::start(&config, named, &collector.environment());
+        let before = SystemTime::now();
+        let step = telemetry.tracer().send(Sending::Message, "lobby");
+        step.end(&Facts {
+            lamport_time: 7,
+            ..Facts::default()
+        });
+        let after = SystemTime::now();
+        telemetry.shutdown();
+        let spans = collector.received();
+        let span = only(&spans, named, "send lobby");
+        let shown = |nanos| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+            if behind { time + OFF } else { time - OFF }
+        };
+        let start = shown(span.raw.start_time_unix_nano);
+        let end = shown(span.raw.end_time_unix_nano);
+        assert!(before <= start && start <= end && end <= after, "{named}");
+        assert_eq!(span.int("lamport.time"), Some(7));
+    }
+}
+
 #[test]
 fn without_telemetry_there_is_nothing() {
     let telemetry = Telemetry::start(
@@ -907,7 +938,7 @@ async fn a_file_holds_what_was_sent() {
     let (_directory, file) = spans_file();
     let house = House::start(config::Telemetry {
         file: Some(file.clone()),
-        text: true,
+        ..with_text()
     })
     .await;
 
@@ -927,7 +958,7 @@ async fn a_file_has_the_collectors_format() {
     let (_directory, file) = spans_file();
     let house = House::start(config::Telemetry {
         file: Some(file.clone()),
-        text: true,
+        ..with_text()
     })
     .await;
 

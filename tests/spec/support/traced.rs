@@ -161,7 +161,7 @@ pub fn run() {
     let _logs = Logs::start(&config::Log::default(), std::io::stderr());
     let config = config::Telemetry {
         file: (!file.is_empty()).then(|| file.into()),
-        text: false,
+        ..config::Telemetry::default()
     };
     let telemetry = Telemetry::start(&config, "traced", &Environment::of_process());
     for line in std::io::stdin().lines().map_while(Result::ok) {
