@@ -33,11 +33,13 @@
 //! | [`server`] | gRPC: streams, unary calls, admission, health, drain |
 //! | [`client`] | the session, and the clients over it |
 //! | [`mod@bench`] | the load generator |
+//! | [`check`] | the assignment's rules, against any server |
 //! | [`wire`], [`clock`] | the protocol's types; the Lamport clock |
 //! | [`telemetry`] | traces and logs |
 //! | [`config`], [`cli`], [`shutdown`] | settings, subcommands, signals |
 
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;
