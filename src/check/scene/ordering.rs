@@ -22,7 +22,7 @@ const AHEAD: i64 = 1_000;
 
 /// Messages that each participant says at once.
 ///
-/// Source: enough that servers with a goroutine for each recipient were seen to swap some in every run.
+/// Source: enough that a server with a task for each recipient swapped some in every run of the tests.
 const BURST: usize = 100;
 
 pub(super) async fn play(stage: &Stage, book: &mut Book) -> Result<(), Stuck> {
