@@ -25,7 +25,7 @@
 //! | `progress`, [`report`] | what is shown |
 
 mod check;
-mod connection;
+pub(crate) mod connection;
 pub mod connections;
 mod crowd;
 mod descriptors;
@@ -36,7 +36,7 @@ mod heard;
 mod meter;
 mod own_server;
 mod process;
-mod progress;
+pub(crate) mod progress;
 pub mod publish;
 mod publisher;
 pub mod report;

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod exit;
@@ -71,6 +72,9 @@ pub enum Command {
     /// Put load on a server, and measure it
     Bench(bench::Args),
 
+    /// Check a server, of whatever make, against the assignment's rules
+    Check(check::Args),
+
     /// Print the effective configuration, and where each value comes from
     Config(config::Args),
 }
@@ -99,6 +103,7 @@ impl Command {
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
             Self::Bench(args) => bench::run(args, context).await,
+            Self::Check(args) => check::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,
         }
     }

@@ -34,12 +34,14 @@
 //! | [`client`] | the session, and the clients over it |
 //! | [`mod@bench`] | the load generator |
 //! | [`causality`] | a recorded run: read from its spans, proved, drawn |
+//! | [`check`] | the assignment's rules, against any server |
 //! | [`wire`], [`clock`] | the protocol's types; the Lamport clock |
 //! | [`telemetry`] | traces and logs |
 //! | [`config`], [`cli`], [`shutdown`] | settings, subcommands, signals |
 
 pub mod bench;
 pub mod causality;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod clock;

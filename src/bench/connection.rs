@@ -297,7 +297,10 @@ impl Messages {
 type Split<'a> = (&'a [u8], &'a [u8]);
 
 /// The first message of `bytes`, and what is behind it; none if it has not come as a whole.
-fn split_message(bytes: &[u8]) -> Result<Option<Split<'_>>, Status> {
+///
+/// # Errors
+/// It is compressed, or longer than any message may be.
+pub(crate) fn split_message(bytes: &[u8]) -> Result<Option<Split<'_>>, Status> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
         return Ok(None);
     };
@@ -343,7 +346,10 @@ fn unreachable(error: &io::Error) -> Status {
 }
 
 /// The body of a response that is one of gRPC.
-fn body(response: http::Response<RecvStream>) -> Result<RecvStream, Status> {
+///
+/// # Errors
+/// The status in the headers, or that it is none of gRPC.
+pub(crate) fn body(response: http::Response<RecvStream>) -> Result<RecvStream, Status> {
     let (parts, body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&parts.headers)
         && status.code() != Code::Ok
@@ -357,7 +363,10 @@ fn body(response: http::Response<RecvStream>) -> Result<RecvStream, Status> {
 }
 
 /// What the status at the end of a stream means to whoever reads it.
-fn ending(status: Option<Status>) -> Result<(), Status> {
+///
+/// # Errors
+/// Any status but OK; there is none.
+pub(crate) fn ending(status: Option<Status>) -> Result<(), Status> {
     match status {
         Some(status) if status.code() == Code::Ok => Ok(()),
         Some(status) => Err(status),
@@ -366,6 +375,6 @@ fn ending(status: Option<Status>) -> Result<(), Status> {
 }
 
 /// HTTP/2's word as gRPC's.
-fn broken(error: h2::Error) -> Status {
+pub(crate) fn broken(error: h2::Error) -> Status {
     Status::from_error(Box::new(error))
 }

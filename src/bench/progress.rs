@@ -18,7 +18,7 @@ pub(super) const EVERY: Duration = Duration::from_millis(200);
 const BAR_WIDTH: usize = 30;
 
 /// A bar on standard error, if that is a terminal; it is gone when this is dropped.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     shown: bool,
     /// What is counted.
     unit: &'static str,
@@ -27,11 +27,11 @@ pub(super) struct Progress {
 }
 
 /// How far something is.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     /// What part of it is done, of 1.
-    pub(super) done: f64,
+    pub(crate) done: f64,
     /// What it is, or how much of it is done.
-    pub(super) label: String,
+    pub(crate) label: String,
 }
 
 impl Stage {
@@ -56,7 +56,7 @@ impl Stage {
 
 impl Progress {
     /// Nothing is shown yet; `unit` is what is counted.
-    pub(super) fn new(unit: &'static str) -> Self {
+    pub(crate) fn new(unit: &'static str) -> Self {
         Self {
             shown: io::stderr().is_terminal(),
             unit,
@@ -75,6 +75,13 @@ impl Progress {
         let rate = per_second(count - counted, now.duration_since(before));
         write(&line(stage, rate, self.unit));
     }
+
+    /// Shows how far the run is, and nothing of how fast.
+    pub(crate) fn show_stage(&self, stage: &Stage) {
+        if self.shown {
+            write(&bar(stage));
+        }
+    }
 }
 
 impl Drop for Progress {
@@ -86,13 +93,13 @@ impl Drop for Progress {
 }
 
 fn line(stage: &Stage, rate: f64, unit: &str) -> String {
+    format!("{}  {} {unit}/s", bar(stage), grouped(rate as u64))
+}
+
+fn bar(stage: &Stage) -> String {
     let full = (stage.done.clamp(0.0, 1.0) * BAR_WIDTH as f64) as usize;
     let bar = "#".repeat(full) + &"-".repeat(BAR_WIDTH - full);
-    format!(
-        "[{bar}] {:>7}  {} {unit}/s",
-        stage.label,
-        grouped(rate as u64)
-    )
+    format!("[{bar}] {:>7}", stage.label)
 }
 
 /// In place of what stood on the line. That nobody sees it is no failure.

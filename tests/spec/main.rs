@@ -110,6 +110,9 @@ mod bench_crowd;
 /// A load generator may bring its own server, which is gone when it is.
 mod bench_own_server;
 
+/// Any server of the protocol can be checked: each fault is told by its rule's name, and by no other.
+mod check;
+
 /// The report's session in one process.
 mod demo;
 

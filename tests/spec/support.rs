@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod server_process;
+pub mod student;
 pub mod traced;
 pub mod tty;
 

@@ -1,11 +1,12 @@
 //! A server of the tests' own, which does what the real one never would.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use chitchat::wire::v1::chat_service_server::{ChatService, ChatServiceServer};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::{body::Body, server::NamedService, transport::Server};
+use tower::Service;
 
 /// It runs until this is dropped.
 pub struct Fake {
@@ -15,16 +16,35 @@ pub struct Fake {
 
 /// Serves `service` on any port of 127.0.0.1.
 pub async fn serve(service: impl ChatService) -> Fake {
+    serve_as(ChatServiceServer::new(service)).await
+}
+
+/// Serves `service`, whatever it is called, on any port of 127.0.0.1.
+pub async fn serve_as<S>(service: S) -> Fake
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it has an address");
     let serving = Server::builder()
-        .add_service(ChatServiceServer::new(service))
+        .add_service(service)
         .serve_with_incoming(TcpListenerStream::new(listener));
     let running = tokio::spawn(async move { serving.await.expect("the server should serve") });
     Fake { address, running }
 }
 
 impl Fake {
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
