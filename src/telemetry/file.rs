@@ -56,6 +56,17 @@ impl JsonLines {
     }
 }
 
+/// An export as one line, without its end.
+pub(super) fn line(
+    batch: Vec<SpanData>,
+    resource: &ResourceAttributesWithSchema,
+) -> io::Result<Vec<u8>> {
+    let request = ExportTraceServiceRequest {
+        resource_spans: group_spans_by_resource_and_scope(batch, resource),
+    };
+    Ok(serde_json::to_vec(&request)?)
+}
+
 fn ends_torn(file: &mut File) -> io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(false);
@@ -89,11 +100,7 @@ impl Lines {
 
 impl SpanExporter for JsonLines {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let request = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(batch, &self.resource),
-        };
-        serde_json::to_vec(&request)
-            .map_err(io::Error::from)
+        line(batch, &self.resource)
             .and_then(|line| {
                 self.lines
                     .lock()
