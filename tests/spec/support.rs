@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod server_process;
+pub mod spans;
 pub mod traced;
 pub mod tty;
 
