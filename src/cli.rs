@@ -12,6 +12,7 @@ pub mod flags;
 pub mod health;
 pub mod history;
 pub mod play;
+pub mod recording;
 pub mod serve;
 pub mod who;
 

@@ -1,4 +1,4 @@
-//! The line that a person sees while a run goes on.
+//! The line that a person sees while something goes on: a run, or the reading of a recorded one.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// How often the line changes: often enough to see that it lives, and nothing to be measured.
-pub(super) const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
 
 /// Unit: characters.
 const BAR_WIDTH: usize = 30;
@@ -65,7 +65,7 @@ impl Progress {
     }
 
     /// Shows how far the run is, and how fast since the last look; `count` is how many there are.
-    pub(super) fn show(&mut self, stage: &Stage, count: u64) {
+    pub(crate) fn show(&mut self, stage: &Stage, count: u64) {
         if !self.shown {
             return;
         }

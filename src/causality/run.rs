@@ -19,7 +19,7 @@ pub struct Run {
     pub causes: Vec<Option<Index>>,
     /// Of each step, those that name it as their parent.
     pub effects: Vec<Vec<Index>>,
-    /// Each process's steps in the order in which the process made them ([`in_process_order`]).
+    /// Each process's steps in the order in which the process made them (`in_process_order`).
     pub processes: BTreeMap<Process, Vec<Index>>,
 }
 

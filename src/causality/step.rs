@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use opentelemetry::{SpanId, TraceId};
 
+use super::lost::Lost;
 use crate::telemetry::EventName;
 
 /// What a step did with its message.
@@ -107,6 +108,9 @@ pub struct Step {
 pub struct Recording {
     /// Each span of ours once, in no particular order.
     pub steps: Vec<Step>,
+    /// Spans of ours that were made and did not arrive, as far as their programs' numbers tell: of all that was read,
+    /// before anything was left out on request.
+    pub lost: Vec<Lost>,
     /// What was read beside them, and what is wrong with it.
     pub intake: Intake,
 }
