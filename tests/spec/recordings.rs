@@ -60,6 +60,7 @@ fn what_our_programs_write_to_a_file_reads_back_as_what_they_did() {
     let config = config::Telemetry {
         file: Some(path.clone()),
         text: true,
+        ..config::Telemetry::default()
     };
     let telemetry = Telemetry::start(&config, "Alex", &Environment::from([]));
     let send = telemetry.tracer().send(Sending::Join, "lobby");

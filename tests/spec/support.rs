@@ -21,8 +21,8 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod server_process;
-pub mod student;
 pub mod spans;
+pub mod student;
 pub mod traced;
 pub mod tty;
 
