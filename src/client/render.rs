@@ -173,9 +173,7 @@ pub fn sum(received: &Received) -> String {
 fn server_sum(message: &ServerMessage, sent: i64, time: i64) -> String {
     let before = time.saturating_sub(1);
     match message.notice.as_ref().map(Notice::code) {
-        Some(NoticeCode::TooFast | NoticeCode::Draining | NoticeCode::Duplicate) => {
-            format!("server stays at {time}")
-        }
+        _ if !has_own_time(message) => format!("server stays at {time}"),
         Some(NoticeCode::ImpossibleTimestamp) => format!("server {before} + 1 = {time}"),
         _ if sent == 0 => format!("server {before} + 1 = {time}"),
         _ if sent < before => format!("server max({before}, {sent}) + 1 = {time}"),
@@ -183,6 +181,15 @@ fn server_sum(message: &ServerMessage, sent: i64, time: i64) -> String {
         // No Lamport clock gives this; nothing follows from it.
         _ => format!("server = {time}"),
     }
+}
+
+/// Whether the logical time of `message` is its own: the service has ticked for it. Not so some notices, which carry the
+/// time of another event, or of none.
+pub(crate) fn has_own_time(message: &ServerMessage) -> bool {
+    !matches!(
+        message.notice.as_ref().map(Notice::code),
+        Some(NoticeCode::TooFast | NoticeCode::Draining | NoticeCode::Duplicate)
+    )
 }
 
 fn own_sum(received: &Received, time: i64) -> String {

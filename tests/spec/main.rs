@@ -101,6 +101,9 @@ mod scripted;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
+/// Who sees an event finds its trace: as an address of Jaeger's pages, or its id.
+mod trace_links;
+
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 
