@@ -210,6 +210,58 @@ async fn an_address_is_a_hyperlink_where_the_terminal_is_known_to_make_one_and_t
 }
 
 #[tokio::test]
+async fn history_prints_below_each_event_where_its_trace_is() {
+    let (server, _collector, _telemetry) = traced().await;
+    let mut bob = server.joined("bob").await;
+    // Not to be mistaken for the address of its own trace.
+    bob.say("http://localhost:16686/trace/1", 0);
+    bob.next().await;
+    let events = server.history("lobby").await;
+    let history = async |jaeger: &str| {
+        chitchat(["history", "--traces", "--server", &server.url()])
+            .variable(JAEGER.0, jaeger)
+            .variable(KNOWS_HYPERLINKS.0, KNOWS_HYPERLINKS.1)
+            .run()
+            .await
+    };
+
+    let linked = history(JAEGER.1).await;
+    assert_eq!(
+        linked.stdout,
+        format!(
+            "[Server @ L=1] bob: Participant bob joined Chit Chat at logical time L=1\n  {}\n\
+             [Server @ L=2] bob: http://localhost:16686/trace/1\n  {}\n",
+            page(&events[0]),
+            page(&events[1])
+        )
+    );
+    let named = history("").await;
+    let traces: Vec<_> = named.stdout.lines().skip(1).step_by(2).collect();
+    assert_eq!(
+        traces,
+        [
+            format!("  trace {}", id(&events[0])),
+            format!("  trace {}", id(&events[1]))
+        ]
+    );
+    let both = chitchat(["history", "--traces", "--json", "--server", &server.url()]);
+    assert_eq!(both.run().await.code, 2, "JSON has it anyway");
+}
+
+#[tokio::test]
+async fn history_says_of_an_event_without_a_trace_that_it_has_none() {
+    let server = server::start().await;
+    let _bob = server.joined("bob").await;
+
+    let read = chitchat(["history", "--traces", "--server", &server.url()]).run();
+
+    assert_eq!(
+        read.await.stdout,
+        "[Server @ L=1] bob: Participant bob joined Chit Chat at logical time L=1\n  no trace\n"
+    );
+}
+
+#[tokio::test]
 async fn in_json_each_event_has_the_id_of_its_trace_wherever_it_is_read() {
     let (server, _collector, _telemetry) = traced().await;
     let url = server.url();
