@@ -21,6 +21,8 @@ pub use fault::{Fault, Faults};
 pub use setting::{SETTINGS, Setting};
 pub use source::{Given, Origin, Sources};
 
+use crate::telemetry::JaegerUi;
+
 /// Reads the configuration: every layer, in order.
 ///
 /// Beside the settings come the same settings one by one, with their origins, in the order of [`SETTINGS`].
@@ -190,6 +192,8 @@ pub struct Client {
     pub room: String,
     /// Events of the room's past that a newcomer sees first.
     pub backlog: u32,
+    /// The Jaeger whose pages show the traces, as this participant's browser reaches it.
+    pub jaeger: Option<JaegerUi>,
 }
 
 /// `telemetry.*`
@@ -283,6 +287,7 @@ impl Default for Client {
             id: 0,
             room: crate::wire::DEFAULT_ROOM.into(),
             backlog: 20,
+            jaeger: None,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod attribute;
 mod delivery;
 mod environment;
 mod file;
+mod jaeger;
 pub mod log;
 mod memory;
 mod otlp;
@@ -31,9 +32,11 @@ use delivery::{Delivery, Waiting};
 use environment::Collector;
 pub use environment::Environment;
 use file::JsonLines;
+pub use jaeger::{JaegerUi, JaegerUiError};
 pub use memory::Recorder;
 use otlp::Otlp;
 pub use trace::{EventName, Facts, Sending, Step, Tracer};
+pub use traceparent::trace_id;
 
 /// How long [`Telemetry::shutdown`] may take to deliver what is still queued; what is left then is lost and counted.
 ///

@@ -17,6 +17,7 @@ use crate::{
         stdio::{Output, PATIENCE, tell, written},
     },
     shutdown,
+    telemetry::{JaegerUi, trace_id},
     wire::v1::ServerMessage,
 };
 
@@ -54,6 +55,13 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Below each event, where its trace can be seen
+    ///
+    /// An address if client.jaeger is set (CHITCHAT_CLIENT__JAEGER=http://localhost:16686, say), else the trace's id. With
+    /// --json each event that has a trace has `trace_id` anyway.
+    #[arg(long, conflicts_with = "json")]
+    traces: bool,
+
     #[command(flatten)]
     server: flags::Server,
 
@@ -72,7 +80,11 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let mut reading = Reading {
         reader: Reader::new(&client.server, &client.room)?,
         output: Output::of_stdout().context("cannot write to standard output")?,
-        json: args.json,
+        form: match (args.json, args.traces) {
+            (true, _) => Form::Json,
+            (false, false) => Form::Lines,
+            (false, true) => Form::Traces(client.jaeger),
+        },
         follows: args.follow,
         before: args.before.unwrap_or(END),
         epoch: String::new(),
@@ -100,10 +112,38 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     }
 }
 
+/// How events are printed.
+enum Form {
+    /// For people, a line each.
+    Lines,
+    /// The same, and below each line where the event's trace is. Not beside it: a text can look like an address, but
+    /// holds no line break.
+    Traces(Option<JaegerUi>),
+    /// For programs, a line each.
+    Json,
+}
+
+impl Form {
+    fn of(&self, event: &ServerMessage) -> String {
+        match self {
+            Self::Json => render::event_json(event),
+            Self::Lines => render::line(event),
+            Self::Traces(jaeger) => {
+                let trace = match (trace_id(&event.traceparent), jaeger) {
+                    (None, _) => "no trace".to_owned(),
+                    (Some(id), None) => format!("trace {id}"),
+                    (Some(id), Some(jaeger)) => jaeger.trace(id),
+                };
+                format!("{}\n  {trace}", render::line(event))
+            }
+        }
+    }
+}
+
 struct Reading {
     reader: Reader,
     output: Output,
-    json: bool,
+    form: Form,
     follows: bool,
     /// Where to stop.
     before: u64,
@@ -244,13 +284,8 @@ impl Reading {
         if event.sequence <= self.last || event.sequence >= self.before {
             return Ok(());
         }
-        let line = if self.json {
-            render::event_json(event)
-        } else {
-            render::line(event)
-        };
         self.output
-            .write(&(line + "\n"))
+            .write(&(self.form.of(event) + "\n"))
             .await
             .map_err(Stop::Output)?;
         self.last = event.sequence;

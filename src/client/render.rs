@@ -33,6 +33,7 @@ use serde::Serialize;
 use crate::{
     client::session::{Received, Return},
     room::text::is_deceptive,
+    telemetry::trace_id,
     wire::v1::{EventType, Notice, NoticeCode, Participant, ServerMessage},
 };
 
@@ -172,9 +173,7 @@ pub fn sum(received: &Received) -> String {
 fn server_sum(message: &ServerMessage, sent: i64, time: i64) -> String {
     let before = time.saturating_sub(1);
     match message.notice.as_ref().map(Notice::code) {
-        Some(NoticeCode::TooFast | NoticeCode::Draining | NoticeCode::Duplicate) => {
-            format!("server stays at {time}")
-        }
+        _ if !has_own_time(message) => format!("server stays at {time}"),
         Some(NoticeCode::ImpossibleTimestamp) => format!("server {before} + 1 = {time}"),
         _ if sent == 0 => format!("server {before} + 1 = {time}"),
         _ if sent < before => format!("server max({before}, {sent}) + 1 = {time}"),
@@ -182,6 +181,15 @@ fn server_sum(message: &ServerMessage, sent: i64, time: i64) -> String {
         // No Lamport clock gives this; nothing follows from it.
         _ => format!("server = {time}"),
     }
+}
+
+/// Whether the logical time of `message` is its own: the service has ticked for it. Not so some notices, which carry the
+/// time of another event, or of none.
+pub(crate) fn has_own_time(message: &ServerMessage) -> bool {
+    !matches!(
+        message.notice.as_ref().map(Notice::code),
+        Some(NoticeCode::TooFast | NoticeCode::Draining | NoticeCode::Duplicate)
+    )
 }
 
 fn own_sum(received: &Received, time: i64) -> String {
@@ -279,7 +287,7 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
+    trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,7 +329,7 @@ impl<'a> Json<'a> {
             message_id: Some(message_id).filter(|id| !id.is_empty()),
             bot: Some(true).filter(|_| message.bot),
             accepted_at: message.accepted_at.map(|time| time.to_string()),
-            trace_id: trace_id(&message.traceparent),
+            trace_id: trace_id(&message.traceparent).map(|id| id.to_string()),
             code: message.notice.as_ref().map(|notice| code(notice.code)),
             ..Self::default()
         }
@@ -349,12 +357,6 @@ fn code(code: i32) -> String {
                 .to_owned()
         },
     )
-}
-
-/// The trace id of a W3C `traceparent`: `00-<trace id>-<span id>-<flags>`.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
 }
 
 fn encode(json: &Json<'_>) -> String {
@@ -595,9 +597,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_traceparent_gives_no_trace_id() {
-        for bad in ["", "00", "00-xyz-1-01", "00--b7ad6b7169203331-01"] {
-            assert_eq!(trace_id(bad), None, "{bad:?}");
+    fn json_has_no_trace_id_where_there_is_no_trace() {
+        for none in [
+            "",
+            "00-xyz-1-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        ] {
+            let message = ServerMessage {
+                traceparent: none.into(),
+                ..said("hi")
+            };
+            assert!(!event_json(&message).contains("trace_id"), "{none:?}");
         }
     }
 }

@@ -11,19 +11,20 @@
 mod attach;
 mod command;
 mod editor;
+mod questions;
 mod raw;
 mod screen;
+mod traces;
 
 use std::{collections::VecDeque, io, path::Path};
 
 use anyhow::{Context as _, anyhow};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::{
     backoff::Backoff,
-    reading::{END, PAGE, Reader},
+    reading::{PAGE, Reader},
     render::{self, Style},
     session::{Ending, JoinError, Options, Received, Session, Update},
     status::{is_held, is_id_held},
@@ -36,8 +37,10 @@ use crate::{
 };
 use command::Command;
 use editor::Input;
+use questions::{Answer, Questions};
 use raw::Raw;
 use screen::Screen;
+use traces::{Traces, hyperlinks};
 
 /// Events whose sums `/clock` shows when it is switched on.
 const RECENT: usize = 20;
@@ -47,11 +50,6 @@ const RECENT: usize = 20;
 /// When full: before one has joined further ones are refused, and the person is told so; later the terminal keeps them.
 /// Source: a join takes milliseconds, and ten seconds at the most; nobody types as much, but a page may be pasted.
 const EARLY_CAPACITY: usize = 100;
-
-/// Answers that may be waited for, to `/who` and `/history`.
-///
-/// When reached: another question is refused, and the person is told so. Source: nobody is as curious.
-const QUESTIONS_MAX: usize = 8;
 
 /// Who visits, and how.
 #[derive(Debug, Clone)]
@@ -145,16 +143,17 @@ impl Visit {
             return Ok(());
         };
         let reader = Reader::new(&self.visitor.client.server, session.room())?;
+        let jaeger = self.visitor.client.jaeger.clone();
         let stay = Stay {
             prompt: String::new(),
             text: None,
             sums: false,
             recent: VecDeque::with_capacity(RECENT),
-            answers: JoinSet::new(),
+            traces: Traces::new(jaeger, hyperlinks(self.style)),
+            questions: Questions::new(reader, self.style),
             leaving: false,
             failed: None,
             session,
-            reader,
             visit: self,
         };
         stay.run().await
@@ -313,7 +312,6 @@ async fn unless_late(
 struct Stay<'a> {
     visit: &'a mut Visit,
     session: Session,
-    reader: Reader,
     /// What stands before the input line.
     prompt: String,
     /// A text that the session has no room for yet.
@@ -321,8 +319,8 @@ struct Stay<'a> {
     /// Whether each event is followed by its sum.
     sums: bool,
     recent: VecDeque<Received>,
-    /// What the person asked for and the server has not answered yet.
-    answers: JoinSet<String>,
+    traces: Traces,
+    questions: Questions,
     leaving: bool,
     /// Why the terminal can no longer be used.
     failed: Option<io::Error>,
@@ -333,7 +331,7 @@ enum Next {
     Heard(Option<Box<Update>>),
     Did(io::Result<Input>),
     Said,
-    Answered(String),
+    Answered(Answer),
     Stopped,
 }
 
@@ -352,7 +350,7 @@ impl Stay<'_> {
                 Next::Did(Ok(input)) => self.obey(input).await,
                 Next::Did(Err(error)) => self.fail(error),
                 Next::Said => self.text = None,
-                Next::Answered(answer) => self.print(&answer).await,
+                Next::Answered(answer) => self.show_answer(answer).await,
                 Next::Stopped => self.leave().await,
             }
         }
@@ -372,9 +370,7 @@ impl Stay<'_> {
             input = self.visit.screen.next(), if reads => Next::Did(input),
             // That it was not taken because the session ended is heard in its turn.
             _ = speaker.say(text), if self.text.is_some() => Next::Said,
-            Some(answer) = self.answers.join_next() => {
-                Next::Answered(answer.unwrap_or_else(|_| "The question was lost.".into()))
-            }
+            Some(answer) = self.questions.answered() => Next::Answered(answer),
             () = self.visit.stop.cancelled(), if !self.leaving => Next::Stopped,
         }
     }
@@ -400,6 +396,9 @@ impl Stay<'_> {
                 self.aside(&render::disconnected(&reason)).await;
             }
             Update::Reconnected(back) => {
+                if back.new_history {
+                    self.traces.begin_anew();
+                }
                 self.aside(&render::reconnected(back)).await;
             }
             // Handled where the stay ends.
@@ -415,10 +414,22 @@ impl Stay<'_> {
             line
         };
         self.print(&lines).await;
+        self.traces.heard(&received.message);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(received);
+    }
+
+    async fn show_answer(&mut self, answer: Answer) {
+        self.print(&answer.lines).await;
+        // Logical time means something within one history.
+        if answer.epoch == self.session.epoch() {
+            answer
+                .events
+                .iter()
+                .for_each(|event| self.traces.listed(event));
+        }
     }
 
     fn with_sum(&self, line: &str, received: &Received) -> String {
@@ -448,58 +459,22 @@ impl Stay<'_> {
                 Err(refusal) => self.aside(&refusal.to_string()).await,
             },
             Command::Help => self.aside(command::HELP).await,
-            Command::Who | Command::History(_) if self.answers.len() == QUESTIONS_MAX => {
+            Command::Who | Command::History(_) if self.questions.are_too_many() => {
                 self.aside("The server has not answered yet.").await;
             }
-            Command::Who => self.ask_who(),
-            Command::History(count) => self.ask_history(count),
+            Command::Who => self.questions.who(),
+            Command::History(count) => {
+                let count = count.unwrap_or(self.visit.visitor.client.backlog);
+                self.questions.history(count.clamp(1, PAGE));
+            }
             Command::Clock => self.switch_sums().await,
+            Command::Trace(time) => {
+                let told = self.traces.tell(time, self.visit.style);
+                self.print(&told).await;
+            }
             Command::Leave => self.leave().await,
             Command::Mistake(told) => self.aside(&told).await,
         }
-    }
-
-    fn ask_who(&mut self) {
-        let (mut reader, style) = (self.reader.clone(), self.visit.style);
-        self.answers.spawn(async move {
-            match reader.participants().await {
-                Ok(there) => {
-                    let lines = there
-                        .iter()
-                        .map(|who| format!("\n  {}", render::participant(who)));
-                    format!(
-                        "{}{}",
-                        style.aside(&format!("{} here:", there.len())),
-                        lines.collect::<String>()
-                    )
-                }
-                Err(status) => style.aside(&unanswered(&status)),
-            }
-        });
-    }
-
-    fn ask_history(&mut self, count: Option<u32>) {
-        let count = count
-            .unwrap_or(self.visit.visitor.client.backlog)
-            .clamp(1, PAGE);
-        let (mut reader, style) = (self.reader.clone(), self.visit.style);
-        self.answers.spawn(async move {
-            match reader.before(END, count).await {
-                Ok(answer) => {
-                    let lines = answer
-                        .events
-                        .iter()
-                        .map(|event| format!("\n  {}", render::line(event)));
-                    let count = answer.events.len();
-                    format!(
-                        "{}{}",
-                        style.aside(&format!("The last {count}:")),
-                        lines.collect::<String>()
-                    )
-                }
-                Err(status) => style.aside(&unanswered(&status)),
-            }
-        });
     }
 
     async fn switch_sums(&mut self) {
@@ -554,11 +529,4 @@ impl Stay<'_> {
             None => super::verdict(ending),
         }
     }
-}
-
-fn unanswered(status: &Status) -> String {
-    format!(
-        "The server did not answer: {}",
-        render::clean(status.message())
-    )
 }

@@ -7,7 +7,7 @@ use figment::value::Value;
 use super::{Config, Fault, Given, Offset, duration, source::Written};
 use crate::{
     room::{PAGE_EVENTS_MAX, text},
-    telemetry::log::check_level,
+    telemetry::{JaegerUi, log::check_level},
 };
 
 /// What one gRPC message carries beside a text and a name: room, `message_id`, session, traceparent, and the field tags.
@@ -34,6 +34,7 @@ enum Rule {
     Address,
     Data,
     Url,
+    JaegerUi,
     Name,
     Room,
     Path,
@@ -191,6 +192,11 @@ pub static SETTINGS: &[Setting] = &[
         "events of the room's past that a newcomer sees first",
     ),
     setting(
+        "client.jaeger",
+        Rule::JaegerUi,
+        "Jaeger's pages as a browser reaches them: what makes a trace an address, for `/trace` and `history --traces`",
+    ),
+    setting(
         "telemetry.file",
         Rule::Path,
         "spans go to this file, as OTLP JSON lines",
@@ -294,6 +300,7 @@ impl Rule {
             Self::Address => judged(|text| text.parse::<SocketAddr>().is_ok()),
             Self::Data | Self::Path => judged(|text| !text.is_empty() && !text.contains('\0')),
             Self::Url => judged(is_url),
+            Self::JaegerUi => judged(|text| text.parse::<JaegerUi>().is_ok()),
             // How long it may be is a matter of two settings: see BONDS.
             Self::Name => judged(|name| text::name(name, usize::MAX).is_ok()),
             Self::Room => judged(text::is_room),
@@ -325,6 +332,7 @@ impl Rule {
             Self::Address => "an IP address and a port, such as \"0.0.0.0:50052\" or \"[::]:50052\"".into(),
             Self::Data => "\"memory\", or the path of a directory".into(),
             Self::Url => "\"http://HOST:PORT\"".into(),
+            Self::JaegerUi => JaegerUi::RIGHT.into(),
             Self::Name => "a name in quotes: letters and digits, and after the first also space . _ - '; not \"Server\"".into(),
             Self::Room => "1 to 64 bytes of letters, digits and . _ -".into(),
             Self::Path => "the path of a file".into(),

@@ -31,6 +31,15 @@ pub(super) fn parse(text: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
+/// The trace that an event belongs to, from its `traceparent` as a peer sent it; none where that is not exactly a
+/// traceparent, or says that nothing of the trace is recorded.
+#[must_use]
+pub fn trace_id(traceparent: &str) -> Option<TraceId> {
+    parse(traceparent)
+        .filter(SpanContext::is_sampled)
+        .map(|context| context.trace_id())
+}
+
 /// Writes a span's identity, in version 00.
 pub(super) fn format(context: &SpanContext) -> String {
     let sampled = u8::from(context.is_sampled());
@@ -65,6 +74,22 @@ mod tests {
         let context = parse(GOOD).expect("valid");
         assert!(context.is_sampled() && context.is_remote());
         assert_eq!(format(&context), GOOD);
+    }
+
+    #[test]
+    fn only_a_trace_that_is_recorded_has_an_id() {
+        let id = trace_id(GOOD).expect("valid").to_string();
+        assert_eq!(id, "0af7651916cd43dd8448eb211c80319c");
+        for none in [
+            "",
+            &GOOD.replace("-01", "-00"),
+            &GOOD[..54],
+            &GOOD.to_uppercase(),
+            "00-0af7651916cd43dd8448eb211c80319c",
+            "\u{1b}[2J-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(trace_id(none), None, "{none:?}");
+        }
     }
 
     #[test]

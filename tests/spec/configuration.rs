@@ -325,6 +325,27 @@ fn names_rooms_addresses_and_words_are_what_they_must_be() {
             ],
         ),
         (
+            "client.jaeger",
+            &[
+                "http://localhost:16686",
+                "http://[::1]:16686/",
+                "https://tools.example/jaeger/ui/",
+            ],
+            &[
+                "",
+                "localhost:16686",
+                "ftp://localhost",
+                "http://",
+                "http://localhost:65536",
+                "http://ada:secret@localhost",
+                "http://localhost/?service=a",
+                "http://localhost/#a",
+                "http://local host",
+                "http://localhost/\u{1b}]8;;",
+                "http://localhost/\u{202e}",
+            ],
+        ),
+        (
             "server.listen",
             &["127.0.0.1:1", "[::]:1"],
             &["", ":50052", "50052", "localhost:50052"],
@@ -352,6 +373,33 @@ fn names_rooms_addresses_and_words_are_what_they_must_be() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn jaegers_address_is_shown_as_it_was_given_with_its_origin_and_a_wrong_one_is_told() {
+    let config = |address: &'static str| {
+        chitchat(["config", "--json"])
+            .variable("CHITCHAT_CLIENT__JAEGER", address)
+            .run()
+    };
+
+    let unset = setting(&config("").await, "client.jaeger");
+    assert_eq!(
+        (&unset["value"], &unset["origin"]),
+        (&Value::Null, &json!("default"))
+    );
+    let set = setting(
+        &config("https://tools.example/jaeger/").await,
+        "client.jaeger",
+    );
+    assert_eq!(set["value"], "https://tools.example/jaeger/");
+    assert_eq!(set["origin"], "variable CHITCHAT_CLIENT__JAEGER");
+    assert_wrong(
+        &config("localhost:16686").await,
+        &[
+            "variable CHITCHAT_CLIENT__JAEGER: client.jaeger = \"localhost:16686\": must be \"http://HOST:PORT\" or \"https://HOST\"",
+        ],
+    );
 }
 
 /// `tracing` itself takes a lone unknown word for a module's name, and logs nothing else from then on.

@@ -104,6 +104,9 @@ mod traces;
 /// A recorded run is read from files and from a Jaeger: whole, each span once, and what is missing is told.
 mod recordings;
 
+/// Who sees an event finds its trace: as an address of Jaeger's pages, or its id.
+mod trace_links;
+
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 

@@ -387,6 +387,8 @@ async fn what_a_hostile_server_sends_is_shown_harmless() {
         history.stdout,
         format!("[Server @ L=1] {0}: {0}\n", hostile::HARMLESS)
     );
+    let traces = ask(&["history", "--traces", "--server", &server.url()]).await;
+    assert_eq!(traces.stdout, format!("{}  no trace\n", history.stdout));
     let who = ask(&["who", "--server", &server.url()]).await;
     assert_eq!(
         who.stdout,

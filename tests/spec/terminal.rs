@@ -293,6 +293,8 @@ async fn what_a_hostile_server_sends_does_nothing_to_the_terminal() {
     ada.see(&format!("{shown} (ID=7)")).await;
     ada.line("/history").await;
     ada.see("The last 1:").await;
+    ada.line("/trace 3").await;
+    ada.see("L=3 has no trace").await;
 
     let sent = String::from_utf8_lossy(&ada.raw);
     assert!(sent.contains(hostile::HARMLESS));

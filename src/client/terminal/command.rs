@@ -7,6 +7,7 @@ pub(super) const HELP: &str = "\
 /who            who is here
 /history [N]    the last N events of this room (20)
 /clock          show or hide how each event came by its logical time
+/trace [L]      where the trace can be seen of what was shown at L (last)
 /leave, exit    leave the chat (Ctrl-C and Ctrl-D too)
 //text          say a text that begins with a slash
 /help           this list";
@@ -26,6 +27,8 @@ pub(super) enum Command {
     History(Option<u32>),
     /// `/clock`
     Clock,
+    /// `/trace [L]`: of what was shown at this logical time; without one, last.
+    Trace(Option<i64>),
     /// `/leave`, `exit`
     Leave,
     /// Not a command, or not used as one: what to tell the person. Nothing is sent.
@@ -59,9 +62,19 @@ impl Command {
                 Ok(count @ 1..=PAGE) => Self::History(Some(count)),
                 _ => Self::Mistake(format!("/history takes a number from 1 to {PAGE}.")),
             },
-            (known @ ("/help" | "/who" | "/clock" | "/leave" | "/history"), ..) => Self::Mistake(
-                format!("{known} does not take that. /help lists the commands; //... says it."),
-            ),
+            ("/trace", None, None) => Self::Trace(None),
+            ("/trace", Some(time), None) => {
+                // As it is written before each event, or without that.
+                match time.strip_prefix("L=").unwrap_or(time).parse() {
+                    Ok(time @ 0..) => Self::Trace(Some(time)),
+                    _ => Self::Mistake("/trace takes a logical time, such as 5 or L=5.".into()),
+                }
+            }
+            (known @ ("/help" | "/who" | "/clock" | "/leave" | "/history" | "/trace"), ..) => {
+                Self::Mistake(format!(
+                    "{known} does not take that. /help lists the commands; //... says it."
+                ))
+            }
             (unknown, ..) => Self::Mistake(format!(
                 "{unknown} is not a command and was not sent. /help lists the commands; //... says it."
             )),
@@ -134,6 +147,28 @@ mod tests {
             "/history x",
             "/history 1 2",
             "/who ada",
+        ] {
+            assert!(
+                matches!(Command::parse(line), Command::Mistake(_)),
+                "{line}"
+            );
+        }
+    }
+    #[test]
+    fn trace_takes_a_logical_time_as_it_is_shown_or_its_number() {
+        assert_eq!(Command::parse("/trace"), Command::Trace(None));
+        assert_eq!(Command::parse("/trace 5"), Command::Trace(Some(5)));
+        assert_eq!(Command::parse("/trace L=5"), Command::Trace(Some(5)));
+        assert_eq!(
+            Command::parse("/trace 9223372036854775807"),
+            Command::Trace(Some(i64::MAX))
+        );
+        for line in [
+            "/trace x",
+            "/trace L=",
+            "/trace -1",
+            "/trace 9223372036854775808",
+            "/trace 1 2",
         ] {
             assert!(
                 matches!(Command::parse(line), Command::Mistake(_)),

@@ -35,6 +35,7 @@ fn event(sequence: u64) -> ServerMessage {
         timestamp: i64::try_from(sequence).expect("few events"),
         room: ATTACK.into(),
         sequence,
+        traceparent: format!("00-{ATTACK}-b7ad6b7169203331-01"),
         ..ServerMessage::default()
     }
 }

@@ -31,6 +31,7 @@ pub struct Setup {
     arguments: Vec<String>,
     variables: Vec<(&'static str, &'static str)>,
     size: Option<(u16, u16)>,
+    piped: bool,
 }
 
 /// `chitchat chat --server URL` with more arguments, on a tall terminal with colours.
@@ -44,6 +45,7 @@ pub fn run(arguments: &[&str]) -> Setup {
         arguments: arguments.iter().copied().map(str::to_owned).collect(),
         variables: vec![("TERM", "xterm-256color")],
         size: Some((TALL, 80)),
+        piped: false,
     }
 }
 
@@ -66,6 +68,12 @@ impl Setup {
         self
     }
 
+    /// With its output through a pipe to the terminal, as `chitchat chat | cat`.
+    pub fn through_a_pipe(mut self) -> Self {
+        self.piped = true;
+        self
+    }
+
     /// Starts the program.
     pub fn start(self) -> Terminal {
         let (pty, pts) = pty_process::open().expect("a pseudo-terminal");
@@ -73,7 +81,13 @@ impl Setup {
         if self.size.is_some() {
             resize(&pty, rows, columns);
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_chitchat"))
+        let program = env!("CARGO_BIN_EXE_chitchat");
+        let command = if self.piped {
+            Command::new("/bin/sh").args(["-c", r#""$0" "$@" | /bin/cat"#, program])
+        } else {
+            Command::new(program)
+        };
+        let child = command
             .args(self.arguments)
             .env_clear()
             .envs(self.variables)
