@@ -17,6 +17,18 @@ pub enum Act {
     Deliver,
 }
 
+impl Act {
+    /// The word for it that spans are named with: `send`, `order`, `deliver`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Order => "order",
+            Self::Deliver => "deliver",
+        }
+    }
+}
+
 /// Which span a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StepId {

@@ -116,5 +116,8 @@ mod demo;
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;
 
+/// The audit of a recorded run finds nothing in what kept the rules, and names what is missing.
+mod audit;
+
 /// The README says what the program does.
 mod readme;
