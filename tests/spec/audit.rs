@@ -5,7 +5,10 @@ use chitchat::causality::{
     step::Step,
 };
 
-use crate::support::recorded::{Weather, conversation, run};
+use crate::support::{
+    PATIENCE,
+    recorded::{Weather, conversation, run},
+};
 
 /// Runs of each kind: a thousand over all.
 const RUNS: u64 = 250;
@@ -98,6 +101,21 @@ fn without_numbers_nothing_is_taken_for_broken_and_what_is_there_is_held() {
             words(&verdict)
         );
     }
+}
+
+#[test]
+fn a_long_run_takes_time_in_proportion() {
+    let long = Weather {
+        deeds: 100_000,
+        ..Weather::CLEAR
+    };
+    let steps = conversation(1, long);
+    assert!(steps.len() > 100_000, "{}", steps.len());
+    let begun = std::time::Instant::now();
+    let verdict = of(&steps);
+    // Unoptimized; what is quadratic takes minutes.
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert_eq!(verdict.state(), State::Held, "{}", words(&verdict));
 }
 
 #[test]

@@ -119,5 +119,8 @@ mod python;
 /// The audit of a recorded run finds nothing in what kept the rules, and names what is missing.
 mod audit;
 
+/// Each kind of damage to a recorded run is found, under the right rule's name.
+mod audit_damage;
+
 /// The README says what the program does.
 mod readme;

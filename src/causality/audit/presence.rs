@@ -334,7 +334,15 @@ impl<'a> Walk<'_, 'a> {
             own: false,
         };
         self.close(held, left);
-        self.absent(sender, sequence, order, step)
+        self.rule.undecided.add(1, &[order], || {
+            format!("{}, whose join is not recorded", Did(step))
+        });
+        Some(self.enter(Participation {
+            name: &step.participant,
+            process: sender,
+            joined: None,
+            left: None,
+        }))
     }
 
     /// The open participation of `process`.

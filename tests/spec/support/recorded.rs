@@ -360,10 +360,10 @@ impl World {
     }
 
     fn read(&mut self, client: &mut Client, events: usize) {
-        let told = self.rooms.get(&client.room).cloned().unwrap_or_default();
-        let after = client.read;
-        let unread = told.iter().filter(|told| told.event.sequence > after);
-        for Told { event, order } in unread.take(events) {
+        let told = self.rooms.get(&client.room).map_or(&[][..], Vec::as_slice);
+        let read = usize::try_from(client.read).unwrap();
+        let unread: Vec<Told> = told.iter().skip(read).take(events).cloned().collect();
+        for Told { event, order } in unread {
             client.read = event.sequence;
             let time = client.clock.merge(event.timestamp);
             let Some(order) = order.filter(|_| client.program.traces) else {
