@@ -36,7 +36,7 @@ mod heard;
 mod meter;
 mod own_server;
 mod process;
-mod progress;
+pub(crate) mod progress;
 pub mod publish;
 mod publisher;
 pub mod report;

@@ -10,5 +10,7 @@
 //! ([`step::Step`]). A *run* is all that was recorded, each step linked to the one that caused it ([`run::Run`]).
 
 pub mod audit;
+pub mod lost;
 pub mod run;
+pub mod source;
 pub mod step;

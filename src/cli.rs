@@ -11,6 +11,7 @@ pub mod flags;
 pub mod health;
 pub mod history;
 pub mod play;
+pub mod recording;
 pub mod serve;
 pub mod who;
 

@@ -1,4 +1,4 @@
-//! The line that a person sees while a run goes on.
+//! The line that a person sees while something goes on: a run, or the reading of a recorded one.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -12,13 +12,13 @@ use super::{
 };
 
 /// How often the line changes: often enough to see that it lives, and nothing to be measured.
-pub(super) const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
 
 /// Unit: characters.
 const BAR_WIDTH: usize = 30;
 
 /// A bar on standard error, if that is a terminal; it is gone when this is dropped.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     shown: bool,
     /// What is counted.
     unit: &'static str,
@@ -27,11 +27,11 @@ pub(super) struct Progress {
 }
 
 /// How far something is.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     /// What part of it is done, of 1.
-    pub(super) done: f64,
+    pub(crate) done: f64,
     /// What it is, or how much of it is done.
-    pub(super) label: String,
+    pub(crate) label: String,
 }
 
 impl Stage {
@@ -56,7 +56,7 @@ impl Stage {
 
 impl Progress {
     /// Nothing is shown yet; `unit` is what is counted.
-    pub(super) fn new(unit: &'static str) -> Self {
+    pub(crate) fn new(unit: &'static str) -> Self {
         Self {
             shown: io::stderr().is_terminal(),
             unit,
@@ -65,7 +65,7 @@ impl Progress {
     }
 
     /// Shows how far the run is, and how fast since the last look; `count` is how many there are.
-    pub(super) fn show(&mut self, stage: &Stage, count: u64) {
+    pub(crate) fn show(&mut self, stage: &Stage, count: u64) {
         if !self.shown {
             return;
         }

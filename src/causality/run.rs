@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::lost::Lost;
 use super::step::{Intake, Process, Recording, Step, StepId};
 
 /// Where a step stands in [`Run::steps`].
@@ -76,7 +77,7 @@ impl Run {
     #[must_use]
     pub fn new(recording: Recording) -> Self {
         let steps = recording.steps;
-        let missing = missing(&steps);
+        let missing = missing(recording.lost);
         let known: HashMap<StepId, Index> = steps
             .iter()
             .enumerate()
@@ -127,28 +128,13 @@ impl Run {
     }
 }
 
-/// Which numbers of each program are missing between those that are there.
-fn missing(steps: &[Step]) -> BTreeMap<Arc<str>, Missing> {
-    let mut numbers: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
-    for step in steps {
-        let Some(number) = step.number else { continue };
-        match numbers.get_mut(&step.instance) {
-            Some(known) => known.push(number),
-            None => {
-                numbers.insert(Arc::clone(&step.instance), vec![number]);
-            }
-        }
-    }
-    let mut programs = BTreeMap::new();
-    for (instance, mut numbers) in numbers {
-        numbers.sort_unstable();
-        let mut missing = Missing::default();
-        for pair in numbers.windows(2) {
-            missing.add(pair[0] + 1, pair[1].saturating_sub(1));
-        }
-        if missing.total() > 0 {
-            programs.insert(instance, missing);
-        }
+/// Which numbers of each program are missing.
+fn missing(mut lost: Vec<Lost>) -> BTreeMap<Arc<str>, Missing> {
+    lost.sort_by_key(|hole| *hole.numbers.start());
+    let mut programs: BTreeMap<Arc<str>, Missing> = BTreeMap::new();
+    for hole in lost {
+        let missing = programs.entry(hole.instance).or_default();
+        missing.add(*hole.numbers.start(), *hole.numbers.end());
     }
     programs
 }

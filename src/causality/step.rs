@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use opentelemetry::{SpanId, TraceId};
 
+use super::lost::{Lost, Numbered};
 use crate::telemetry::EventName;
 
 /// What a step did with its message.
@@ -119,8 +120,23 @@ pub struct Step {
 pub struct Recording {
     /// Each span of ours once, in no particular order.
     pub steps: Vec<Step>,
+    /// Spans of ours that were made and did not arrive, as far as their programs' numbers tell: of all that was read,
+    /// before anything was left out on request.
+    pub lost: Vec<Lost>,
     /// What was read beside them, and what is wrong with it.
     pub intake: Intake,
+}
+
+impl Recording {
+    /// A recording of `steps`, all that was read.
+    #[must_use]
+    pub fn of(steps: Vec<Step>) -> Self {
+        Self {
+            lost: Numbered::new(&steps).lost(0),
+            steps,
+            intake: Intake::default(),
+        }
+    }
 }
 
 /// What became of everything that was read.

@@ -101,6 +101,9 @@ mod scripted;
 /// Every event of a real conversation is one trace, from the session that sent it to each that received it.
 mod traces;
 
+/// A recorded run is read from files and from a Jaeger: whole, each span once, and what is missing is told.
+mod recordings;
+
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 

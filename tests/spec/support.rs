@@ -11,6 +11,7 @@ pub mod fake;
 pub mod faulty;
 pub mod hostile;
 pub mod http2;
+pub mod jaeger;
 pub mod listener;
 pub mod load;
 pub mod load_process;
@@ -21,6 +22,7 @@ pub mod raw;
 pub mod recorded;
 pub mod server;
 pub mod server_process;
+pub mod spans;
 pub mod traced;
 pub mod tty;
 

@@ -90,7 +90,11 @@ fn clock_condition(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
         Cause::Known(cause) if step.time <= case.step(cause).time => {
             rule.checked += 1;
             rule.broken.add(1, &[cause, index], || {
-                format!("{}, not later than {}", Did(step), Did(case.step(cause)))
+                format!(
+                    "{}, which is not later than this: {}",
+                    Did(step),
+                    Did(case.step(cause))
+                )
             });
         }
         Cause::Missing if late.is_none() => rule.undecided.add(1, &[index], || {
@@ -102,7 +106,7 @@ fn clock_condition(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
             if late.is_some() {
                 rule.broken.add(1, &[index], || {
                     format!(
-                        "{}, not later than the L={carried} that it carried",
+                        "{}, which is not later than the L={carried} that it carried",
                         Did(step)
                     )
                 });
@@ -275,14 +279,13 @@ impl<'a> Start<'a> {
     }
 
     fn is_before(&self, other: &Self) -> bool {
-        let goes_on = |room: &&str| {
-            let (Some((_, last)), Some((first, _))) =
-                (self.rooms.get(*room), other.rooms.get(*room))
+        let goes_on = |room: &str| {
+            let (Some((_, last)), Some((first, _))) = (self.rooms.get(room), other.rooms.get(room))
             else {
                 return false;
             };
             last < first
         };
-        self.ended < other.began && other.rooms.keys().any(|room| goes_on(&room))
+        self.ended < other.began && other.rooms.keys().any(|room| goes_on(room))
     }
 }

@@ -21,10 +21,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// A run of `steps`, of which nothing else is known.
 pub fn run(steps: &[Step]) -> Run {
-    Run::new(Recording {
-        steps: steps.to_vec(),
-        ..Recording::default()
-    })
+    Run::new(Recording::of(steps.to_vec()))
 }
 
 /// How a run goes, and what becomes of its spans.
@@ -195,7 +192,7 @@ impl World {
             return;
         }
         let chosen = self.random.random_range(0..count);
-        let place = |(_, client): &(usize, &Client)| fitting(&client);
+        let place = |(_, client): &(usize, &Client)| fitting(client);
         let (place, _) = self
             .clients
             .iter()
@@ -209,7 +206,8 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        let number = self.clients.len();
+        self.ids += 1;
+        let number = self.ids;
         // Names come again, as people do.
         let who = self.random.random_range(0..8);
         let mut client = Client {
@@ -427,6 +425,7 @@ impl World {
             // Void for those whose departure was announced.
             self.order(&room, None, None, Action::Leave { id, incarnation });
         }
+        self.clients.retain(|client| !client.gone);
     }
 
     fn trim(&mut self) {
