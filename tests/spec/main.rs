@@ -125,5 +125,8 @@ mod audit;
 /// Each kind of damage to a recorded run is found, under the right rule's name.
 mod audit_damage;
 
+/// The program's verdict on recordings of real conversations, in words, as JSON and as exit code.
+mod audit_program;
+
 /// The README says what the program does.
 mod readme;
