@@ -787,3 +787,139 @@ fn a_refusal_told_to_others_or_twice_breaks_that_it_is_private() {
         });
     }
 }
+
+#[test]
+fn a_service_that_starts_again_with_an_older_clock_breaks_the_rising_clock() {
+    // What it orders then cannot be later than what was sent to it.
+    let besides = [Rule::ClockCondition, Rule::CarriedTime, Rule::DenseSequence];
+    broken(Rule::RisingClock, &besides, |run| {
+        let is_event = |run: &Recorded, place: Place| {
+            run.is(place, Act::Order) && run.at(place).sequence.is_some()
+        };
+        let Some(first) = run.find(|run, place| {
+            is_event(run, place)
+                && run.at(place).number == Some(1)
+                && run
+                    .find(|run, other| {
+                        let (one, other_step) = (run.at(place), run.at(other));
+                        is_event(run, other)
+                            && other_step.instance != one.instance
+                            && other_step.epoch == one.epoch
+                            && other_step.room == one.room
+                            && other_step.sequence < one.sequence
+                    })
+                    .is_some()
+        }) else {
+            return false;
+        };
+        // No other step has this time, and the next one of this start is later.
+        run.0[first].time = -5;
+        true
+    });
+}
+
+#[test]
+fn without_numbers_a_clock_that_goes_back_shows_by_the_wall_clock() {
+    broken(Rule::RisingClock, &[], |run| {
+        let Some(receipt) = run.find(|run, place| {
+            run.is_receipt(place)
+                && run.beside(place, -1).is_some_and(|before| {
+                    run.at(before).epoch == run.at(place).epoch
+                        && run.at(before).time - 1 > run.at(place).message_time.unwrap()
+                })
+        }) else {
+            return false;
+        };
+        run.0[receipt].time = run.at(run.beside(receipt, -1).unwrap()).time - 1;
+        for step in &mut run.0 {
+            step.number = None;
+        }
+        true
+    });
+}
+
+#[test]
+fn an_id_that_two_have_breaks_one_departure() {
+    broken(Rule::OneDeparture, &[], |run| {
+        let Some(join) = run.present() else {
+            return false;
+        };
+        let joined = run.at(join).clone();
+        let Some(held) = run.cause(join).map(|send| run.at(send).process.id.clone()) else {
+            return false;
+        };
+        let Some(send) = run.append_order(|newest| Step {
+            id: StepId {
+                trace: TraceId::from(0xdead_u128),
+                ..newest.id
+            },
+            event: EventName::Join,
+            participant: "Twin".into(),
+            parent: Some(SpanId::from(0xbeef)),
+            message_time: Some(1),
+            message_id: String::new(),
+            ..newest.clone()
+        }) else {
+            return false;
+        };
+        let order = run.at(send).clone();
+        run.0.push(Step {
+            id: StepId {
+                span: SpanId::from(0xbeef),
+                ..order.id
+            },
+            parent: None,
+            act: Act::Send,
+            process: Process {
+                id: held,
+                instance: "twin".into(),
+            },
+            instance: "twin".into(),
+            service: "twin".into(),
+            number: Some(1),
+            time: 1,
+            message_time: None,
+            sequence: None,
+            recipients: None,
+            ..order
+        });
+        joined.room == run.at(send).room
+    });
+}
+
+#[test]
+fn a_leave_that_another_sent_breaks_one_departure() {
+    broken(Rule::OneDeparture, &[], |run| {
+        let Some(leave) = run.leaver() else {
+            return false;
+        };
+        let send = run.cause(leave).unwrap();
+        let other = &mut run.0[send];
+        other.process = Process {
+            id: "4711".into(),
+            instance: "other".into(),
+        };
+        other.instance = "other".into();
+        other.number = Some(1);
+        true
+    });
+}
+
+#[test]
+fn a_leave_of_one_who_never_joined_breaks_one_departure() {
+    broken(Rule::OneDeparture, &[], |run| {
+        run.append_order(|newest| Step {
+            id: StepId {
+                trace: TraceId::from(0xdead_u128),
+                ..newest.id
+            },
+            event: EventName::Leave,
+            participant: "Nobody".into(),
+            parent: None,
+            message_time: None,
+            message_id: String::new(),
+            ..newest.clone()
+        })
+        .is_some()
+    });
+}
