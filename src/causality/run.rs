@@ -5,8 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::lost::Lost;
-use super::step::{Intake, Process, Recording, Step, StepId};
+use super::{
+    lost::Lost,
+    step::{Intake, Process, Recording, Step, StepId},
+};
 
 /// Where a step stands in [`Run::steps`].
 pub type Index = usize;
@@ -20,7 +22,7 @@ pub struct Run {
     pub causes: Vec<Option<Index>>,
     /// Of each step, those that name it as their parent.
     pub effects: Vec<Vec<Index>>,
-    /// Each process's steps in the order in which the process made them ([`in_process_order`]).
+    /// Each process's steps in the order in which the process made them, as far as its numbers or else its wall clock tell.
     pub processes: BTreeMap<Process, Vec<Index>>,
     /// Of each program (`service.instance.id`), the numbers of the spans that were lost.
     pub missing: BTreeMap<Arc<str>, Missing>,
