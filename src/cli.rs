@@ -2,6 +2,7 @@
 //!
 //! A new subcommand is one file in `cli/` and two lines here: its entry in [`Command`] and in [`Command::run`].
 
+pub mod audit;
 pub mod bench;
 pub mod chat;
 pub mod check;
@@ -70,6 +71,9 @@ pub enum Command {
     /// Ask a server whether it serves: exit code 0 or 1
     Health(health::Args),
 
+    /// Prove from recorded spans that a run kept Lamport's rules and the contract
+    Audit(audit::Args),
+
     /// Put load on a server, and measure it
     Bench(bench::Args),
 
@@ -103,6 +107,7 @@ impl Command {
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
+            Self::Audit(args) => audit::run(args).await,
             Self::Bench(args) => bench::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,

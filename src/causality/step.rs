@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use opentelemetry::{SpanId, TraceId};
 
-use super::lost::Lost;
+use super::lost::{Lost, Numbered};
 use crate::telemetry::EventName;
 
 /// What a step did with its message.
@@ -16,6 +16,18 @@ pub enum Act {
     Order,
     /// A client received it: `deliver {room}`.
     Deliver,
+}
+
+impl Act {
+    /// The word for it that spans are named with: `send`, `order`, `deliver`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Order => "order",
+            Self::Deliver => "deliver",
+        }
+    }
 }
 
 /// Which span a step is.
@@ -113,6 +125,18 @@ pub struct Recording {
     pub lost: Vec<Lost>,
     /// What was read beside them, and what is wrong with it.
     pub intake: Intake,
+}
+
+impl Recording {
+    /// A recording of `steps`, all that was read.
+    #[must_use]
+    pub fn of(steps: Vec<Step>) -> Self {
+        Self {
+            lost: Numbered::new(&steps).lost(0),
+            steps,
+            intake: Intake::default(),
+        }
+    }
 }
 
 /// What became of everything that was read.

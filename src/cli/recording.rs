@@ -92,6 +92,12 @@ impl Recording {
         Ok(recording)
     }
 
+    /// The Jaeger that it is read from.
+    #[must_use]
+    pub fn jaeger(&self) -> Option<&str> {
+        self.source.jaeger.as_deref()
+    }
+
     async fn read(&self) -> Result<step::Recording, Unusable> {
         let mut bar = Bar {
             line: Progress::new("spans"),

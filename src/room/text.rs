@@ -23,7 +23,7 @@ pub const SERVER_NAME: &str = "Server";
 
 /// A name as names are compared: without case. Two that are equal cannot both be in a room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NameKey(String);
+pub(crate) struct NameKey(String);
 
 /// Why a name is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,7 +140,7 @@ pub fn is_room(room: &str) -> bool {
 
 /// Unicode's case folding, near enough, of what the standard library has: to lower case and then to upper, so that `ẞ`,
 /// `ß` and `ss` are one, and so are both small sigmas, and `ſ` and `s`.
-pub(super) fn name_key(name: &str) -> NameKey {
+pub(crate) fn name_key(name: &str) -> NameKey {
     NameKey(name.to_lowercase().to_uppercase().nfc().collect())
 }
 

@@ -125,5 +125,14 @@ mod demo;
 /// Clients in another language, on another implementation of gRPC, need nothing but the proto.
 mod python;
 
+/// The audit of a recorded run finds nothing in what kept the rules, and names what is missing.
+mod audit;
+
+/// Each kind of damage to a recorded run is found, under the right rule's name.
+mod audit_damage;
+
+/// The program's verdict on recordings of real conversations, in words, as JSON and as exit code.
+mod audit_program;
+
 /// The README says what the program does.
 mod readme;

@@ -19,6 +19,7 @@ pub mod piped;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod recorded;
 pub mod server;
 pub mod server_process;
 pub mod spans;

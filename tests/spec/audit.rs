@@ -1,0 +1,133 @@
+//! The audit finds nothing in what kept the rules, and names what is missing from it.
+
+use chitchat::causality::{
+    audit::{Rule, State, Verdict, audit},
+    step::Step,
+};
+
+use crate::support::{
+    PATIENCE,
+    recorded::{Weather, conversation, run},
+};
+
+/// Runs of each kind: a thousand over all.
+const RUNS: u64 = 250;
+
+fn of(steps: &[Step]) -> Verdict {
+    audit(&run(steps))
+}
+
+fn words(verdict: &Verdict) -> String {
+    let judged = verdict
+        .rules
+        .iter()
+        .filter(|judged| judged.state() != State::Held);
+    let lines = judged.flat_map(|judged| {
+        let findings = judged.broken.first.iter().chain(&judged.undecided.first);
+        findings.map(|finding| {
+            format!(
+                "{} {}: {}\n",
+                judged.rule.name(),
+                judged.state().name(),
+                finding.words
+            )
+        })
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_run_that_was_recorded_whole_is_held_in_every_rule() {
+    for seed in 0..RUNS {
+        let verdict = of(&conversation(seed, Weather::CLEAR));
+        assert_eq!(
+            verdict.state(),
+            State::Held,
+            "seed {seed}:\n{}",
+            words(&verdict)
+        );
+    }
+}
+
+#[test]
+fn what_was_not_sampled_is_not_decidable_and_never_broken() {
+    let weather = Weather {
+        sampled: 0.3,
+        ..Weather::CLEAR
+    };
+    for seed in 0..RUNS {
+        let verdict = of(&conversation(seed, weather));
+        assert_ne!(
+            verdict.state(),
+            State::Broken,
+            "seed {seed}:\n{}",
+            words(&verdict)
+        );
+    }
+}
+
+#[test]
+fn lost_spans_and_killed_programs_are_not_decidable_and_never_broken() {
+    let weather = Weather {
+        lost: 0.05,
+        kills: true,
+        tracing: 0.8,
+        sampled: 0.9,
+        ..Weather::CLEAR
+    };
+    for seed in 0..RUNS {
+        let verdict = of(&conversation(seed, weather));
+        assert_ne!(
+            verdict.state(),
+            State::Broken,
+            "seed {seed}:\n{}",
+            words(&verdict)
+        );
+    }
+}
+
+#[test]
+fn without_numbers_nothing_is_taken_for_broken_and_what_is_there_is_held() {
+    let weather = Weather {
+        numbered: false,
+        ..Weather::CLEAR
+    };
+    for seed in 0..RUNS {
+        let verdict = of(&conversation(seed, weather));
+        assert_eq!(
+            verdict.state(),
+            State::Held,
+            "seed {seed}:\n{}",
+            words(&verdict)
+        );
+    }
+}
+
+#[test]
+fn a_long_run_takes_time_in_proportion() {
+    let long = Weather {
+        deeds: 30_000,
+        ..Weather::CLEAR
+    };
+    let steps = conversation(1, long);
+    assert!(steps.len() > 30_000, "{}", steps.len());
+    let begun = std::time::Instant::now();
+    let verdict = of(&steps);
+    // Unoptimized; what is quadratic takes minutes.
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert_eq!(verdict.state(), State::Held, "{}", words(&verdict));
+}
+
+#[test]
+fn each_rule_has_a_name_of_its_own_and_a_promise() {
+    for rule in Rule::ALL {
+        assert!(rule.promise().ends_with('.'), "{rule:?}");
+        assert_eq!(
+            Rule::ALL
+                .iter()
+                .filter(|other| other.name() == rule.name())
+                .count(),
+            1
+        );
+    }
+}
