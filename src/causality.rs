@@ -9,6 +9,7 @@
 //! A *step* is one span of ours: the sending of a message, its ordering by the service, its delivery to one participant
 //! ([`step::Step`]). A *run* is all that was recorded, each step linked to the one that caused it ([`run::Run`]).
 
+pub mod diagram;
 pub mod happened_before;
 pub mod lost;
 pub mod run;
