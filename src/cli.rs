@@ -6,6 +6,7 @@ pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod demo;
+pub mod diagram;
 pub mod exit;
 pub mod flags;
 pub mod health;
@@ -69,6 +70,9 @@ pub enum Command {
     /// Ask a server whether it serves: exit code 0 or 1
     Health(health::Args),
 
+    /// Draw a recorded run: a space-time diagram by logical time
+    Diagram(diagram::Args),
+
     /// Put load on a server, and measure it
     Bench(bench::Args),
 
@@ -99,6 +103,7 @@ impl Command {
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
+            Self::Diagram(args) => diagram::run(args, context).await,
             Self::Bench(args) => bench::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,
         }

@@ -60,6 +60,12 @@ struct Source {
 }
 
 impl Recording {
+    /// The address of the Jaeger that is read, if it is one.
+    #[must_use]
+    pub fn jaeger(&self) -> Option<&str> {
+        self.source.jaeger.as_deref()
+    }
+
     /// Reads what the flags ask for; on a terminal one sees how far it is.
     ///
     /// # Errors

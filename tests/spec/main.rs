@@ -104,6 +104,12 @@ mod traces;
 /// A recorded run is read from files and from a Jaeger: whole, each span once, and what is missing is told.
 mod recordings;
 
+/// A recorded run is drawn as it was: each step at its logical time, each message from its sending to its readers.
+mod diagram;
+
+/// The page around a drawing, in a real browser.
+mod page;
+
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 
