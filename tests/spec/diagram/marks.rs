@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chitchat::{
     causality::{
+        diagram::{self, Format, Options},
         happened_before::HappenedBefore,
         run::{Index, Run},
         step::{Act, Process, Recording, Step},
@@ -15,7 +16,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::svg;
 use crate::support::{
     chance,
-    drawn::{Drawn, Point},
+    drawn::{self, Drawn, Point},
     spans::conversation,
 };
 
@@ -325,5 +326,30 @@ fn what_happened_before_is_what_can_be_reached_and_never_itself() {
                 assert!(order.contradictions().contains(&one));
             }
         }
+    }
+}
+
+#[test]
+fn whatever_was_recorded_is_drawn_every_step_once() {
+    let seed = chance::seed();
+    println!("CHITCHAT_TEST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..100 {
+        let mut run = any_run(&mut random);
+        for _ in 0..3 {
+            let index = random.random_range(0..run.steps.len());
+            let step = &mut run.steps[index];
+            step.time = [i64::MIN, 0, i64::MAX][random.random_range(0..3)];
+            step.message_time = [None, Some(i64::MIN), Some(i64::MAX)][random.random_range(0..3)];
+            step.start = [0, u64::MAX][random.random_range(0..2)];
+            step.number = [None, Some(0), Some(u64::MAX)][random.random_range(0..3)];
+        }
+        for format in [Format::Html, Format::Mermaid, Format::Text, Format::Shiviz] {
+            diagram::draw(&run, format, &Options::default()).unwrap();
+        }
+        let svg = diagram::draw(&run, Format::Svg, &Options::default()).unwrap();
+        let drawn = drawn::read(&svg[0]);
+        let recorded = drawn.steps.values().filter(|step| !step.span.is_empty());
+        assert_eq!(recorded.count(), run.steps.len());
     }
 }
