@@ -10,6 +10,8 @@
 //! ([`step::Step`]). A *run* is all that was recorded, each step linked to the one that caused it ([`run::Run`]).
 
 pub mod audit;
+pub mod diagram;
+pub mod happened_before;
 pub mod lost;
 pub mod run;
 pub mod source;

@@ -8,6 +8,7 @@ pub mod chat;
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod diagram;
 pub mod exit;
 pub mod flags;
 pub mod health;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Prove from recorded spans that a run kept Lamport's rules and the contract
     Audit(audit::Args),
 
+    /// Draw a recorded run: a space-time diagram by logical time
+    Diagram(diagram::Args),
+
     /// Put load on a server, and measure it
     Bench(bench::Args),
 
@@ -107,7 +111,8 @@ impl Command {
             Self::History(args) => history::run(args, context).await,
             Self::Who(args) => who::run(args, context).await,
             Self::Health(args) => health::run(args, context).await,
-            Self::Audit(args) => audit::run(args).await,
+            Self::Audit(args) => audit::run(args, context).await,
+            Self::Diagram(args) => diagram::run(args, context).await,
             Self::Bench(args) => bench::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,
             Self::Config(args) => config::run(args, context).await,

@@ -1,6 +1,6 @@
 //! `chitchat audit`: whether a recorded run kept the rules.
 
-use super::{exit::Exit, print, recording};
+use super::{Context, exit::Exit, print, recording};
 use crate::causality::{
     audit::{State, audit, report::Report},
     run::Run,
@@ -36,14 +36,14 @@ pub struct Args {
 ///
 /// # Errors
 /// The recording cannot be read, or standard output cannot be written.
-pub async fn run(args: Args) -> anyhow::Result<Exit> {
-    let jaeger = args.recording.jaeger().map(str::to_owned);
+pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
+    let jaeger = args.recording.pages(context.config.client.jaeger.as_ref());
     let run = Run::new(args.recording.load().await?);
     let verdict = audit(&run);
     let report = Report {
         run: &run,
         verdict: &verdict,
-        jaeger: jaeger.as_deref(),
+        jaeger: jaeger.as_ref(),
     };
     if args.json {
         print(&report.json()?)?;

@@ -18,6 +18,7 @@ use crate::{
     },
     client::render,
     config::duration,
+    telemetry::JaegerUi,
 };
 
 /// A recorded run, or a part of it.
@@ -25,6 +26,10 @@ use crate::{
 pub struct Recording {
     #[command(flatten)]
     source: Source,
+
+    /// Link to the traces in this Jaeger's pages, http://localhost:16686; without it those of --jaeger, or of client.jaeger
+    #[arg(long, value_name = "URL")]
+    jaeger_links: Option<JaegerUi>,
 
     /// Only this room
     #[arg(long, value_name = "ROOM", help_heading = "What counts")]
@@ -60,6 +65,21 @@ struct Source {
 }
 
 impl Recording {
+    /// The pages that links lead to: those asked for, those of the Jaeger that is read, or else those of `client.jaeger`.
+    #[must_use]
+    pub fn pages(&self, setting: Option<&JaegerUi>) -> Option<JaegerUi> {
+        let of_source = || {
+            let address = self.source.jaeger.as_deref()?;
+            let named = match address.contains("://") {
+                true => address.to_owned(),
+                false => format!("http://{address}"),
+            };
+            named.parse().ok()
+        };
+        let asked = self.jaeger_links.clone();
+        asked.or_else(of_source).or_else(|| setting.cloned())
+    }
+
     /// Reads what the flags ask for; on a terminal one sees how far it is.
     ///
     /// # Errors
@@ -90,12 +110,6 @@ impl Recording {
             )));
         }
         Ok(recording)
-    }
-
-    /// The Jaeger that it is read from.
-    #[must_use]
-    pub fn jaeger(&self) -> Option<&str> {
-        self.source.jaeger.as_deref()
     }
 
     async fn read(&self) -> Result<step::Recording, Unusable> {

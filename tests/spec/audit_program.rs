@@ -251,10 +251,11 @@ fn with_a_jaeger_each_finding_has_a_link_to_its_trace() {
     steps[receipt].time = 0;
     let run = run(&steps);
     let verdict = audit(&run);
+    let jaeger = "http://localhost:16686/".parse().unwrap();
     let report = Report {
         run: &run,
         verdict: &verdict,
-        jaeger: Some("http://localhost:16686/"),
+        jaeger: Some(&jaeger),
     };
     let trace = steps[receipt].id.trace;
     let link = format!("http://localhost:16686/trace/{trace}?uiFind=lamport\n");

@@ -297,7 +297,7 @@ fn a_setting_takes_what_is_at_the_ends_of_its_range_and_nothing_beyond() {
 fn names_rooms_addresses_and_words_are_what_they_must_be() {
     let (name, room) = ("å".repeat(32), "r".repeat(64));
     let (long_name, long_room) = ("å".repeat(33), "r".repeat(65));
-    let cases: [(&str, &[&str], &[&str]); 10] = [
+    let cases: [(&str, &[&str], &[&str]); 11] = [
         (
             "client.name",
             &["A", &name, "Mary-Ann O'Hara"],

@@ -107,6 +107,12 @@ mod recordings;
 /// Who sees an event finds its trace: as an address of Jaeger's pages, or its id.
 mod trace_links;
 
+/// A recorded run is drawn as it was: each step at its logical time, each message from its sending to its readers.
+mod diagram;
+
+/// The page around a drawing, in a real browser.
+mod page;
+
 /// The load generator counts what was stored and shown, and says so when a server breaks its promise.
 mod bench;
 

@@ -1,5 +1,6 @@
 //! The vocabulary of the tests.
 
+pub mod browser;
 pub mod chance;
 pub mod checker;
 pub mod client_process;
@@ -7,6 +8,7 @@ pub mod collector;
 pub mod crashing;
 pub mod directory;
 pub mod disk;
+pub mod drawn;
 pub mod fake;
 pub mod faulty;
 pub mod hostile;

@@ -8,7 +8,7 @@ use super::{
     super::run::{Index, Run},
     Finding, Findings, Judged, State, Verdict,
 };
-use crate::client::render::clean;
+use crate::{client::render::clean, telemetry::JaegerUi};
 
 /// Holes of one program's numbers that are printed; a program with more lost so much that a list says nothing.
 const HOLES_SHOWN: usize = 5;
@@ -20,8 +20,8 @@ pub struct Report<'a> {
     pub run: &'a Run,
     /// How.
     pub verdict: &'a Verdict,
-    /// Where the traces can be looked at: the base URL of a Jaeger.
-    pub jaeger: Option<&'a str>,
+    /// Where the traces can be looked at.
+    pub jaeger: Option<&'a JaegerUi>,
 }
 
 impl Report<'_> {
@@ -50,9 +50,7 @@ impl Report<'_> {
 
     /// The page of Jaeger that shows the step's trace, all its logical times unfolded.
     fn link(&self, index: Index) -> Option<String> {
-        let jaeger = self.jaeger?.trim_end_matches('/');
-        let trace = self.run.steps[index].id.trace;
-        Some(format!("{jaeger}/trace/{trace}?uiFind=lamport"))
+        Some(self.jaeger?.trace(self.run.steps[index].id.trace))
     }
 
     fn rooms(&self) -> usize {

@@ -39,6 +39,18 @@ impl Program {
         self
     }
 
+    /// With one more argument.
+    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    /// With more arguments.
+    pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
     /// Runs it to its end.
     pub async fn run(mut self) -> Finished {
         let output = timeout(LIMIT, self.0.output())
