@@ -1,24 +1,37 @@
 //! `chitchat demo`: the report's session in one process, with nothing to set up.
 
-use std::{collections::BTreeMap, fmt::Write as _, io, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, exit::Exit, print};
+use super::{Context, diagram, exit::Exit, print};
 use crate::{
+    causality::{
+        audit::{audit, report::Report},
+        run::Run,
+        source::file,
+    },
     client::{
         play::{PlayError, Shown, Stage, play},
         render,
         script::Script,
         session::Received,
+        stdio::tell,
     },
     config::{self, Config, Data, Offset},
     server::Server,
     shutdown,
     telemetry::{
-        Environment, Telemetry,
+        Environment, Recorder, Telemetry,
         log::{ClientLog, Logs},
     },
 };
@@ -69,13 +82,24 @@ pub struct Args {
     /// A trace then shows an answer before its question. Logical time does not care.
     #[arg(long)]
     skew: bool,
+
+    /// Draw the session to this file: .svg, .html, .mmd, .txt or .log [default: chitchat-demo.svg]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
-/// Plays the session and prints what each participant read, side by side by logical time.
+/// What is drawn where `--output` does not say.
+const DRAWING: &str = "chitchat-demo.svg";
+
+/// Plays the session and prints what each participant read, side by side by logical time; then audits its spans, and draws
+/// them.
 ///
 /// # Errors
-/// The server could not be started, or a script did not come to its end.
+/// The server could not be started, a script did not come to its end, or the drawing that was asked for cannot be written.
 pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
+    let drawing = args.output.as_deref().unwrap_or(Path::new(DRAWING));
+    let format =
+        diagram::format(None, Some(drawing)).map_err(|error| Exit::Usage.because(error))?;
     let config = Config {
         server: config::Server {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -87,12 +111,23 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
             level: "warn".into(),
             ..context.config.log
         },
+        telemetry: config::Telemetry {
+            // What the scripts say is nobody's secret.
+            text: true,
+            ..context.config.telemetry
+        },
         ..context.config
     };
+    let recorder = Recorder::default();
     let _logs = Logs::start(&config.log, io::stderr());
     let stop = shutdown::on_signal()?;
     let environment = Environment::of_process();
-    let telemetry = Telemetry::start(&config.telemetry, "chitchat-server", &environment);
+    let telemetry = Telemetry::start_with(
+        &config.telemetry,
+        "chitchat-server",
+        &environment,
+        Some(&recorder),
+    );
     let server = Server::bind(&config, telemetry.tracer()).await?;
     let client = config::Client {
         server: format!("http://{}", server.local_addr()?),
@@ -111,6 +146,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
             file,
             text,
             telemetry,
+            &recorder,
             client.clone(),
             !args.as_reported,
             stop.clone(),
@@ -124,6 +160,22 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     telemetry.shutdown();
     let (alex, aske, bob) = parts?;
     print(&side_by_side(&[alex, aske, bob]))?;
+
+    let run = Run::new(file::read_text("the session", &recorder.lines())?);
+    let report = Report {
+        run: &run,
+        verdict: &audit(&run),
+        jaeger: config.client.jaeger.as_ref(),
+    };
+    print(&format!("\n{report}"))?;
+    match diagram::draw_to(drawing, format, &run, config.client.jaeger.clone()) {
+        Ok(()) => print(&format!("Drawn by logical time: {}\n", drawing.display()))?,
+        Err(error) if args.output.is_some() => return Err(error),
+        // Nobody asked for it here: a container may have no place for it.
+        Err(error) => tell(&format!(
+            "not drawn: {error:#}; --output names another place"
+        )),
+    }
     Ok(Exit::Good)
 }
 
@@ -137,12 +189,14 @@ async fn perform(
     file: &str,
     text: &str,
     telemetry: config::Telemetry,
+    recorder: &Recorder,
     client: config::Client,
     merge: bool,
     stop: CancellationToken,
 ) -> anyhow::Result<Part> {
     let script = Script::parse(file, text, &config::Limits::default())?;
-    let telemetry = Telemetry::start(&telemetry, script.name(), &Environment::of_process());
+    let environment = Environment::of_process();
+    let telemetry = Telemetry::start_with(&telemetry, script.name(), &environment, Some(recorder));
     let (shown, lines) = mpsc::channel(SHOWN_CAPACITY);
     let stage = Stage {
         client,

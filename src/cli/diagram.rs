@@ -17,6 +17,7 @@ use crate::{
         step,
     },
     client::{render, stdio::tell},
+    telemetry::JaegerUi,
 };
 
 /// Events on one page of a drawing, where `--page-events` does not say.
@@ -84,11 +85,7 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
     let per_page = match (&args.output, args.page_events) {
         (None, _) => None,
         (Some(_), Some(events)) => Some(events.get()),
-        (Some(_), None) => match format {
-            Format::Svg | Format::Mermaid => Some(PAGE_EVENTS),
-            Format::Html => Some(HTML_PAGE_EVENTS),
-            Format::Text | Format::Shiviz => None,
-        },
+        (Some(_), None) => per_page(format),
     };
     let options = Options {
         page_events: per_page,
@@ -104,6 +101,33 @@ pub async fn run(args: Args, context: Context) -> anyhow::Result<Exit> {
         None => print(&pages.concat())?,
     }
     Ok(Exit::Good)
+}
+
+/// Draws `run` to `file`, as `chitchat diagram --output FILE` does.
+///
+/// # Errors
+/// There is too much to compare, or the file cannot be written.
+pub(super) fn draw_to(
+    file: &Path,
+    format: Format,
+    run: &Run,
+    jaeger: Option<JaegerUi>,
+) -> anyhow::Result<()> {
+    let options = Options {
+        page_events: per_page(format),
+        jaeger,
+        ascii: false,
+    };
+    write(file, &diagram::draw(run, format, &options)?)
+}
+
+/// Events on one page, where nobody says.
+fn per_page(format: Format) -> Option<usize> {
+    match format {
+        Format::Svg | Format::Mermaid => Some(PAGE_EVENTS),
+        Format::Html => Some(HTML_PAGE_EVENTS),
+        Format::Text | Format::Shiviz => None,
+    }
 }
 
 /// Says on standard error what the drawing lacks because it could not be read.
@@ -131,7 +155,11 @@ fn report(recording: &step::Recording) {
     }
 }
 
-fn format(asked: Option<Format>, file: Option<&Path>) -> anyhow::Result<Format> {
+/// The format that was asked for, or else the one that `file` has by its ending; text without a file.
+///
+/// # Errors
+/// Nothing says the format.
+pub(super) fn format(asked: Option<Format>, file: Option<&Path>) -> anyhow::Result<Format> {
     let Some(file) = file else {
         return Ok(asked.unwrap_or(Format::Text));
     };

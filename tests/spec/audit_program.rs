@@ -158,6 +158,7 @@ async fn the_demo_is_held_and_the_report_s_clients_are_found_broken() {
     for (arguments, code) in [(&["demo"][..], 0), (&["demo", "--as-reported"], 1)] {
         let file = directory.path().join(format!("{}.jsonl", arguments.len()));
         let demo = chitchat(arguments)
+            .inside(&directory)
             .variable("CHITCHAT_TELEMETRY__FILE", &file)
             .run()
             .await;

@@ -33,6 +33,7 @@ const SESSION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/sess
 pub async fn recorded(directory: &Path) -> PathBuf {
     let spans = directory.join("spans.jsonl");
     let demo = chitchat(["demo"])
+        .inside(directory)
         .variable("CHITCHAT_TELEMETRY__FILE", &spans)
         .variable("CHITCHAT_TELEMETRY__TEXT", "true")
         .run()

@@ -41,7 +41,8 @@ async fn every_subcommand_is_in_it_and_every_subcommand_in_it_exists() {
 
 #[tokio::test]
 async fn the_session_it_shows_is_the_one_that_the_demo_prints() {
-    let printed = chitchat(["demo"]).run().await;
+    let directory = tempfile::tempdir().unwrap();
+    let printed = chitchat(["demo"]).inside(&directory).run().await;
     assert!(
         readme().contains(&printed.stdout),
         "README.md should hold what `chitchat demo` prints:\n{}{}",

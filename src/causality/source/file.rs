@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -62,6 +62,19 @@ pub fn read(
         .map_err(|words| Unusable::new(&names.join(", "), &words))
 }
 
+/// Reads `text`, as if it were a file called `name`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_text(name: &str, text: &[u8]) -> Result<Recording, Unusable> {
+    let mut gathering = Gathering::default();
+    gathering.begin_answer();
+    read_documents(name, text, &mut gathering, &mut |_, _| {})?;
+    gathering
+        .finish(None)
+        .map_err(|words| Unusable::new(name, &words))
+}
+
 fn is_standard_input(file: &Path) -> bool {
     file.as_os_str() == STANDARD_INPUT
 }
@@ -85,44 +98,56 @@ fn read_file(
     gathering: &mut Gathering,
     watch: &mut dyn FnMut(&Gathering, u64),
 ) -> Result<(), Unusable> {
-    let cannot = |error: io::Error| {
-        let because = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file".into(),
-            io::ErrorKind::IsADirectory => "this is a directory; name the files in it".into(),
-            _ => format!("cannot be read: {error}"),
-        };
-        Unusable::new(&name(file), &because)
-    };
-    let input: Box<dyn Read> = if is_standard_input(file) {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(File::open(file).map_err(cannot)?)
-    };
-    let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, input));
+    let name = name(file);
+    if is_standard_input(file) {
+        let input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
+        return read_documents(&name, input, gathering, watch);
+    }
+    let opened = File::open(file).map_err(|error| cannot_read(&name, &error))?;
+    let input = BufReader::with_capacity(BUFFER_BYTES, opened);
+    read_documents(&name, input, gathering, watch)
+}
+
+fn read_documents(
+    name: &str,
+    input: impl BufRead,
+    gathering: &mut Gathering,
+    watch: &mut dyn FnMut(&Gathering, u64),
+) -> Result<(), Unusable> {
+    let cannot = |error| cannot_read(name, &error);
+    let mut documents = Documents::new(input);
     let mut bytes = 0;
     while let Some((line, document)) = documents.next().map_err(cannot)? {
         bytes += document.len() as u64;
-        gathering.come_from(format!("{}, line {line}", name(file)));
+        gathering.come_from(format!("{name}, line {line}"));
         match otlp::read(document, gathering) {
-            Err(fault) if fault.cut_off => gathering.warn(cut_off(file, line + fault.line - 1)),
-            Err(fault) => return Err(malformed(file, line, &fault)),
-            Ok(()) => check_form(file, gathering)?,
+            Err(fault) if fault.cut_off => gathering.warn(cut_off(name, line + fault.line - 1)),
+            Err(fault) => return Err(malformed(name, line, &fault)),
+            Ok(()) => check_form(name, gathering)?,
         }
         watch(gathering, bytes);
     }
     Ok(())
 }
 
-fn cut_off(file: &Path, line: usize) -> String {
-    let name = name(file);
+fn cannot_read(name: &str, error: &io::Error) -> Unusable {
+    let because = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::IsADirectory => "this is a directory; name the files in it".into(),
+        _ => format!("cannot be read: {error}"),
+    };
+    Unusable::new(name, &because)
+}
+
+fn cut_off(name: &str, line: usize) -> String {
     format!(
         "{name}, line {line}: cut off in the middle, as by a process that was killed; its spans are missing"
     )
 }
 
-fn malformed(file: &Path, first: usize, fault: &Malformed) -> Unusable {
+fn malformed(name: &str, first: usize, fault: &Malformed) -> Unusable {
     let line = first + fault.line - 1;
-    let origin = format!("{}, line {line}, column {}", name(file), fault.column);
+    let origin = format!("{name}, line {line}, column {}", fault.column);
     let words = format!(
         "{}; expected OTLP JSON, as telemetry.file or the OpenTelemetry Collector's file exporter writes it",
         fault.words
@@ -131,14 +156,14 @@ fn malformed(file: &Path, first: usize, fault: &Malformed) -> Unusable {
 }
 
 /// Whether a document that could be read is one that has no spans, for a reason worth telling.
-fn check_form(file: &Path, gathering: &Gathering) -> Result<(), Unusable> {
+fn check_form(name: &str, gathering: &Gathering) -> Result<(), Unusable> {
     if let Some(refusal) = &gathering.refusal {
         let words = format!("an answer of Jaeger without spans: {}", refusal.message);
-        return Err(Unusable::new(&name(file), &words));
+        return Err(Unusable::new(name, &words));
     }
     if gathering.other_form {
         let words = "traces in Jaeger's own form; expected OTLP JSON: name the Jaeger with --jaeger, or save what its /api/v3/traces/{id} answers";
-        return Err(Unusable::new(&name(file), words));
+        return Err(Unusable::new(name, words));
     }
     Ok(())
 }

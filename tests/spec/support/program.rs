@@ -1,6 +1,6 @@
 //! The program itself, run to its end.
 
-use std::{ffi::OsStr, process::Stdio, time::Duration};
+use std::{ffi::OsStr, path::Path, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
@@ -48,6 +48,12 @@ impl Program {
     /// With more arguments.
     pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.0.args(arguments);
+        self
+    }
+
+    /// With this as its current directory.
+    pub fn inside(mut self, directory: impl AsRef<Path>) -> Self {
+        self.0.current_dir(directory);
         self
     }
 
