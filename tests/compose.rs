@@ -12,10 +12,19 @@
 
 #[path = "compose/attached.rs"]
 mod attached;
+#[path = "spec/support/drawn.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod drawn;
+#[path = "spec/support/jaeger.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod jaeger;
 #[path = "compose/readme.rs"]
 mod readme;
 #[path = "compose/restarted.rs"]
 mod restarted;
+#[path = "spec/support/spans.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod spans;
 #[path = "compose/system.rs"]
 mod system;
 #[path = "compose/traces.rs"]
@@ -68,7 +77,9 @@ async fn deploy_up_brings_up_a_system_that_keeps_its_promises() {
     let history = history().await;
     transcripts_agree(&system, &history).await;
 
-    rule("each event is one trace with the logical time of each step");
+    rule(
+        "each event is one trace with the logical time of each step; the audit holds every rule, and the diagram has every event",
+    );
     traces::hold(&system, &history).await;
 
     rule("the README's calls by grpcurl give what the README shows");

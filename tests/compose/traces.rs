@@ -3,17 +3,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use chitchat::wire::v1::{EventType, ServerMessage};
+use chitchat::{
+    causality::{
+        diagram::{self, Format, Options},
+        run::Run,
+        source,
+    },
+    wire::v1::{EventType, ServerMessage},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value, trace::v1::Span,
 };
 
+use tempfile::TempDir;
+
 use crate::{
-    PATIENCE, PLAYERS,
-    system::{System, shell},
+    PATIENCE, PLAYERS, drawn,
+    jaeger::Store,
+    system::{System, output, shell},
 };
 
 /// How often to look again while a process that goes on has not yet written its last spans.
@@ -27,12 +38,63 @@ pub async fn hold(system: &System, history: &[ServerMessage]) {
     }
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let traces = read(system).await;
-        match fault(&traces, history) {
-            None => return,
+        let directory = copy(system).await;
+        let traces = read(directory.path());
+        let fault = match fault(&traces, history) {
+            None => audit_fault(directory.path()).await,
+            fault => fault,
+        };
+        match fault {
+            None => return drawn(directory.path(), history).await,
             Some(fault) => assert!(Instant::now() < deadline, "{fault}\n{traces:#?}"),
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What the audit does not hold, or cannot decide: of the files, and of a Jaeger that has the same spans.
+async fn audit_fault(directory: &Path) -> Option<String> {
+    let files = files(directory);
+    let recording = source::file::read(&files, None, &mut |_| {}).unwrap();
+    let jaeger = Store::of(&recording.steps).start().await;
+    let of_files = files.iter().map(|file| file.display().to_string());
+    let of_files = of_files.collect::<Vec<_>>().join(" ");
+    for source in [
+        format!("--spans {of_files}"),
+        format!("--jaeger {}", jaeger.url()),
+    ] {
+        let program = env!("CARGO_BIN_EXE_chitchat");
+        let audit = output(&format!("{program} audit --room lobby {source}")).await;
+        let said = String::from_utf8_lossy(&audit.stdout);
+        println!("{said}");
+        if audit.status.code() != Some(0) || !said.ends_with("Held: all 9 rules.\n") {
+            return Some(format!("{source}: {said}"));
+        }
+    }
+    None
+}
+
+/// Every event of `history` is drawn at its logical time, and each of its steps at its own on its process's line.
+async fn drawn(directory: &Path, history: &[ServerMessage]) {
+    let files = files(directory);
+    let recording = source::file::read(&files, None, &mut |_| {}).unwrap();
+    let steps = recording.steps.clone();
+    let svg = diagram::draw(&Run::new(recording), Format::Svg, &Options::default()).unwrap();
+    let drawn = drawn::read(&svg.concat());
+    for event in history {
+        let of_event = drawn
+            .events
+            .iter()
+            .filter(|drawn| drawn.sequence == Some(event.sequence));
+        let times: Vec<_> = of_event.map(|drawn| drawn.time).collect();
+        assert_eq!(times, [event.timestamp], "{event:?}");
+    }
+    for step in steps {
+        let (_, point) = drawn.of_span(&step.id.span.to_string());
+        assert_eq!(
+            (&*point.process, point.time),
+            (&*step.process.id, step.time)
+        );
     }
 }
 
@@ -50,7 +112,8 @@ struct Step {
 
 type Traces = BTreeMap<Vec<u8>, Vec<Step>>;
 
-async fn read(system: &System) -> Traces {
+/// The files of the volume.
+async fn copy(system: &System) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let server = system.container("server").await;
     shell(&format!(
@@ -58,9 +121,18 @@ async fn read(system: &System) -> Traces {
         directory.path().display()
     ))
     .await;
+    directory
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory).unwrap();
+    files.map(|file| file.unwrap().path()).collect()
+}
+
+fn read(directory: &Path) -> Traces {
     let mut traces = Traces::new();
-    for file in fs::read_dir(directory.path()).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+    for file in files(directory) {
+        let text = fs::read_to_string(file).unwrap();
         // The last line may be on its way.
         let lines = text
             .split_inclusive('\n')
