@@ -10,7 +10,7 @@
 //!
 //! # What a silent participant holds
 //!
-//! Of 26.5 KiB resident, measured by `chitchat bench connections` with 5,000, which set aside (what was never written to is
+//! Of 26.8 KiB resident, measured by `chitchat bench connections` with 5,000, which set aside (what was never written to is
 //! not resident):
 //!
 //! | bytes | what | whose |
