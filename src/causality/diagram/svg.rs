@@ -117,7 +117,14 @@ impl Drawing<'_, '_> {
         for &line in &self.page.columns {
             self.lifeline(line);
         }
-        for event in self.page.events.clone() {
+        // What was sent first is drawn first: a JOIN of long ago crosses all that was said since, and must hide none of it.
+        let mut events: Vec<usize> = self.page.events.clone().collect();
+        events.sort_by_key(|&event| {
+            let event = &self.picture.events[event];
+            let sent = event.points.iter().map(|&id| self.picture.points[id].at);
+            sent.min().map_or(event.at, |sent| sent.min(event.at))
+        });
+        for event in events {
             self.event(event);
         }
         self.heading(&title);
