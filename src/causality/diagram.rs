@@ -15,7 +15,9 @@
 //! | the service started again | another `service.instance.id` of its steps; drawn across its one line |
 //! | gone without a word | a LEAVE that the service ordered with no parent and no timestamp: its line breaks after its last step |
 //! | refused | an ordering with `chat.event.type` `refusal` |
-//! | late | by its own wall clock, a delivery half a second slower than that participant's fastest: the replay after a resume, or a slow reader, which spans do not tell apart |
+//! | came back | a higher `chat.session.resumes`: the session was resumed on a new connection; a gap in the line before the next step |
+//! | replayed | `chat.event.replayed`: missed while the connection was lost, and read after it |
+//! | late | no replay, and by its own wall clock half a second slower than that participant's fastest delivery: a slow reader, or the replay of a client that does not tell |
 //! | a lost span | a parent that was not recorded: a hollow point where its message's timestamp says, dashed arrows |
 //! | never arrived | a sending that nothing names as its parent |
 //! | concurrent | no path from what was ordered before to the sending ([`HappenedBefore`]); not claimed where spans are missing between |

@@ -107,6 +107,11 @@ pub struct Step {
     pub text: String,
     /// How many streams the event was handed to (`chat.broadcast.recipients`), of an ordering alone.
     pub recipients: Option<u64>,
+    /// Read in the replay of what was missed while the connection was lost (`chat.event.replayed`), of a delivery alone.
+    pub replayed: bool,
+    /// How often the participant's session had been resumed before (`chat.session.resumes`); 0 for the service's, and
+    /// where the span does not say.
+    pub resumes: u64,
     /// Why it failed (`error.type`), of a refusal's ordering alone; empty otherwise.
     pub error: String,
     /// When it began by the wall clock of its machine, in nanoseconds since 1970.

@@ -54,14 +54,17 @@ Exit codes:
   2  usage is wrong, or there is no server that could be judged";
 
 const LONG_HELP: &str = "\
-Plays a session with the server, as participants of its own, and judges each rule by what they read. The server must
-offer chitchat.v1.ChatService/Chat of the proto file, or itu.chitchat.ChatService/Chat of the report; nothing else is
+Plays a session with the server, as participants of its own, and judges each
+rule by what they read. The server must offer chitchat.v1.ChatService/Chat of the
+proto file, or itu.chitchat.ChatService/Chat of the report; nothing else is
 needed.
 
-What it does to the server: some fifty participants, up to eight at one time, with names such as Ada-3f2a-001, join rooms
-named check-3f2a-1 and so on, send some 1,600 messages, and leave. A server that knows no rooms has one, and whoever else
-is in it reads all that. A few connections are cut, one stops reading, some carry broken messages. A server that such a
-client can end is ended. The server's clock goes forward by some thousands.
+What it does to the server: some fifty participants, up to eight at one time,
+with names such as Ada-3f2a-001, join rooms named check-3f2a-1 and so on, send
+some 1,600 messages, and leave. A server that knows no rooms has one, and whoever
+else is in it reads all that. A few connections are cut, one stops reading, some
+carry broken messages. A server that such a client can end is ended. The server's
+clock goes forward by some thousands.
 
 Exit codes:
   0  no rule is broken

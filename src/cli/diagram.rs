@@ -35,9 +35,10 @@ const HTML_PAGE_EVENTS: usize = 500;
 const HELP: &str = "\
 One lifeline for each process, time downwards by Lamport's clocks: each message
 from its sending to the service and on to all who read it. Marked are refusals,
-departures without a word, restarts of the service, late deliveries (a replay
-after a resume, or a slow reader), messages whose sender had not read what was
-ordered before (concurrent events), and spans that are missing.
+departures without a word, restarts of the service, participants that came
+back to their session and what was replayed to them, late deliveries, messages
+whose sender had not read what was ordered before (concurrent events), and spans
+that are missing.
 
 FILE's ending says the format: .svg, .html, .mmd or .mermaid, .txt, .log or
 .shiviz. An SVG or Mermaid file has up to 100 events, an HTML file 500; more

@@ -24,6 +24,13 @@ pub const CHAT_MESSAGE_TEXT: &str = "chat.message.text";
 /// Integer: how many streams the event was handed to.
 pub const CHAT_BROADCAST_RECIPIENTS: &str = "chat.broadcast.recipients";
 
+/// Boolean, true on a delivery alone: it was read in the replay of what was missed while the connection was lost. Else
+/// left out.
+pub const CHAT_EVENT_REPLAYED: &str = "chat.event.replayed";
+/// Integer: how often the participant's session had been resumed on a new connection before this step. Left out before
+/// the first time, and of a server.
+pub const CHAT_SESSION_RESUMES: &str = "chat.session.resumes";
+
 /// Always `chitchat`.
 pub const MESSAGING_SYSTEM: &str = "messaging.system";
 /// The first word of the span's name.

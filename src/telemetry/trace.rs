@@ -93,6 +93,10 @@ pub struct Facts<'a> {
     pub text: &'a str,
     /// `chat.broadcast.recipients`
     pub recipients: Option<usize>,
+    /// `chat.event.replayed`; false: left out.
+    pub replayed: bool,
+    /// `chat.session.resumes`; 0: left out.
+    pub resumes: u64,
     /// `error.type`, and status ERROR.
     pub error: Option<&'static str>,
 }
@@ -281,6 +285,15 @@ impl Recording {
             span.set_attribute(integer_attribute(
                 attribute::CHAT_BROADCAST_RECIPIENTS,
                 recipients,
+            ));
+        }
+        if facts.replayed {
+            span.set_attribute(KeyValue::new(attribute::CHAT_EVENT_REPLAYED, true));
+        }
+        if facts.resumes != 0 {
+            span.set_attribute(integer_attribute(
+                attribute::CHAT_SESSION_RESUMES,
+                facts.resumes,
             ));
         }
         for (name, value) in [

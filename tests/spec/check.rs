@@ -133,6 +133,34 @@ async fn faults_in_joining_and_talking_are_told_by_name() {
     .await;
 }
 
+/// It fails many rules, for many scenes wait for one's own words; but nobody that it cannot talk to before an attack is
+/// said to be harmed by the attack.
+#[tokio::test]
+async fn a_server_that_tells_the_others_alone_is_not_accused_of_what_broken_clients_do() {
+    let student = student::start(Path::Ours, &[Fault::SpeakerHearsNothing]).await;
+
+    let report = checked(student.address(), None).await;
+
+    let failed = failed(&report);
+    assert!(failed.contains("broadcast-to-all"), "{}", report.table());
+    let undecided = undecided(&report);
+    for rule in [
+        "bad-message-spares-others",
+        "bad-utf8-spares-others",
+        "huge-message-spares-others",
+        "reset-spares-others",
+        "junk-spares-others",
+    ] {
+        let reason = undecided.iter().find(|(undecided, _)| *undecided == rule);
+        let reason = reason.map(|(_, reason)| *reason).unwrap_or_default();
+        assert!(
+            reason.starts_with("before anything was broken, "),
+            "{}",
+            report.table()
+        );
+    }
+}
+
 #[tokio::test]
 async fn faults_in_time_and_order_are_told_by_name() {
     assert_found(&[
@@ -204,6 +232,7 @@ async fn faults_with_slow_dead_and_broken_clients_are_told_by_name() {
             &["bad-message-spares-others", "bad-utf8-spares-others"],
         ),
         (Fault::HugeTextEndsAll, &["huge-message-spares-others"]),
+        (Fault::JunkEndsAll, &["junk-spares-others"]),
     ])
     .await;
 }

@@ -222,6 +222,19 @@ async fn the_session_s_crash_refusals_and_concurrency_meet_the_eye() {
     );
 }
 
+/// A JOIN of long ago, drawn when the service has it, would be drawn over the times of all that was said since.
+#[tokio::test]
+async fn what_was_sent_later_is_drawn_over_what_was_sent_earlier() {
+    let (_, drawn) = session().await;
+    let mut sent = vec![i64::MAX; drawn.events.len()];
+    for step in drawn.steps.values() {
+        sent[step.event] = sent[step.event].min(step.time);
+    }
+    assert!(sent.is_sorted(), "{sent:?}");
+    let times: Vec<i64> = drawn.events.iter().map(|event| event.time).collect();
+    assert!(!times.is_sorted(), "{times:?}");
+}
+
 #[tokio::test]
 async fn the_committed_drawing_is_what_a_run_of_today_gives() {
     let (_, drawn) = session().await;

@@ -11,6 +11,7 @@ use chitchat::{
 
 use crate::support::{
     collector::{Collector, Manner, Span, assert_lamport_rises},
+    proxy::Proxy,
     server::{self, TestServer},
     within,
 };
@@ -23,9 +24,13 @@ struct Participant {
 
 impl Participant {
     async fn join(server: &TestServer, collector: &Collector, name: &str) -> Self {
+        Self::join_at(server.url(), collector, name).await
+    }
+
+    async fn join_at(server: String, collector: &Collector, name: &str) -> Self {
         let telemetry = telemetry(collector, name);
         let client = config::Client {
-            server: server.url(),
+            server,
             backlog: 0,
             ..config::Client::default()
         };
@@ -53,6 +58,17 @@ impl Participant {
                 }
                 Update::Ended(ending) => panic!("ended by {ending:?} before {text:?}"),
                 _ => {}
+            }
+        }
+    }
+
+    /// Reads until its connection is lost.
+    async fn is_cut_off(&mut self) {
+        loop {
+            match within("a loss", self.session.next()).await {
+                Some(Update::Disconnected { .. }) => return,
+                Some(Update::Ended(ending)) => panic!("ended by {ending:?}"),
+                update => assert!(update.is_some(), "the session goes on"),
             }
         }
     }
@@ -181,6 +197,77 @@ async fn each_event_of_a_conversation_is_one_trace_with_the_logical_time_of_each
         .map(|trace| trace.iter().map(|step| step.to_lowercase()).collect())
         .collect();
     assert_eq!(traces, expected);
+}
+
+/// From times alone nobody could tell a replay from a slow reader, nor a resume in which nothing was missed from nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_back_says_so_and_which_deliveries_were_replayed() {
+    let collector = Collector::start(Manner::Take).await;
+    let traced_server = telemetry(&collector, "chitchat-server");
+    let server = server::start_traced(|_| {}, traced_server.tracer()).await;
+    let network = Proxy::start(server.address()).await;
+    let mut ada = Participant::join_at(network.url(), &collector, "ada").await;
+    ada.hears("ada joined").await;
+    let mut bob = Participant::join(&server, &collector, "bob").await;
+    ada.hears("bob joined").await;
+
+    network.cut_for_long();
+    ada.is_cut_off().await;
+    for text in ["one", "two"] {
+        bob.say(text).await;
+        bob.hears(text).await;
+    }
+    network.mend();
+    ada.hears("two").await;
+    bob.say("three").await;
+    ada.hears("three").await;
+    network.cut();
+    ada.is_cut_off().await;
+    ada.say("four").await;
+    ada.hears("four").await;
+    ada.leave().await;
+    bob.leave().await;
+    server.stop().await;
+    tokio::task::spawn_blocking(|| traced_server.shutdown())
+        .await
+        .expect("telemetry stops");
+
+    let spans = collector.received();
+    let mut of_ada: Vec<&Span> = spans
+        .iter()
+        .filter(|span| span.service() == "ada")
+        .collect();
+    of_ada.sort_by_key(|span| span.int("chat.step.number"));
+    let told: Vec<_> = of_ada
+        .iter()
+        .map(|span| {
+            (
+                span.name(),
+                span.text("chat.event.type").unwrap(),
+                span.int("chat.session.resumes").unwrap_or(0),
+                span.flag("chat.event.replayed"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("join lobby", "join", 0, false),
+            ("deliver lobby", "join", 0, false),
+            ("deliver lobby", "join", 0, false),
+            ("deliver lobby", "message", 1, true),
+            ("deliver lobby", "message", 1, true),
+            ("deliver lobby", "message", 1, false),
+            ("send lobby", "message", 2, false),
+            ("deliver lobby", "message", 2, false),
+            ("leave lobby", "leave", 2, false),
+        ]
+    );
+    let others = spans.iter().filter(|span| span.service() != "ada");
+    for span in others {
+        assert_eq!(span.int("chat.session.resumes"), None, "{span:?}");
+        assert!(!span.flag("chat.event.replayed"), "{span:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,8 @@ pub(super) struct Lifeline {
     pub(super) lives: Vec<Life>,
     /// Where it was started again, for the service alone: the first step of each later start.
     pub(super) starts: Vec<Moment>,
+    /// Where a participant came back to its session: its first recorded step after each resume, or after several.
+    pub(super) resumes: Vec<Moment>,
 }
 
 /// A time during which a process was in its room.
@@ -169,6 +171,7 @@ impl Lifelines {
         for (line, ends) in self.lines.iter_mut().zip(&self.ends) {
             if let Some(process) = line.process {
                 line.lives = lives(run, processes[process], moments, ends);
+                line.resumes = resumes(run, processes[process], moments);
             }
         }
         if let Some(service) = self.lines[Self::SERVICE].process {
@@ -231,6 +234,19 @@ fn starts(run: &Run, steps: &[Index], moments: &[Moment]) -> Vec<Moment> {
         .filter(|pair| instance(pair[0]) != instance(pair[1]))
         .map(|pair| moments[pair[1]])
         .collect()
+}
+
+/// Where a participant says for the first time that its session was resumed once more.
+fn resumes(run: &Run, steps: &[Index], moments: &[Moment]) -> Vec<Moment> {
+    let mut known = 0;
+    let mut resumes = Vec::new();
+    for &step in steps {
+        if run.steps[step].resumes > known {
+            known = run.steps[step].resumes;
+            resumes.push(moments[step]);
+        }
+    }
+    resumes
 }
 
 /// Cuts the steps of a process, which are in its order, into lives.

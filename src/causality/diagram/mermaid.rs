@@ -43,6 +43,7 @@ pub(super) fn draw(picture: &Picture<'_>, page: &Page) -> String {
         }
         lines.extend(notes(picture, index, event));
     }
+    lines.extend(returns(picture, page));
     lines.sort();
     for (_, _, _, line) in lines {
         let _ = writeln!(out, "    {line}");
@@ -64,13 +65,17 @@ fn message(picture: &Picture<'_>, event: &Event, arrow: Arrow) -> String {
         }
         _ => String::new(),
     };
-    let late = if to.late.is_some() { " late" } else { "" };
+    let how = match (to.replayed, to.late) {
+        (true, _) => " replayed",
+        (false, Some(_)) => " late",
+        (false, None) => "",
+    };
     let said = match from.act {
         Act::Send => format!("{label}{concurrent} "),
         Act::Order | Act::Deliver => String::new(),
     };
     format!(
-        "p{}{line}p{}: {said}[{start} → {}]{late}",
+        "p{}{line}p{}: {said}[{start} → {}]{how}",
         from.lifeline, to.lifeline, to.at.time
     )
 }
@@ -92,6 +97,22 @@ fn notes(
             let note = format!("Note over p{}: {label} [{}]", point.lifeline, point.at.time);
             (point.at, index, 0, note)
         })
+}
+
+/// Where a process came back: before all else at its first step.
+fn returns(picture: &Picture<'_>, page: &Page) -> Vec<(Moment, usize, usize, String)> {
+    let mut returns = Vec::new();
+    for &line in &page.columns {
+        let lifeline = &picture.lifelines[line];
+        let starts = lifeline.starts.iter().map(|at| (at, "started again"));
+        let resumes = lifeline.resumes.iter().map(|at| (at, "came back"));
+        for (&at, words) in starts.chain(resumes) {
+            if page.rows.binary_search(&at).is_ok() {
+                returns.push((at, 0, line, format!("Note over p{line}: {words}")));
+            }
+        }
+    }
+    returns
 }
 
 /// Nothing but letters, digits, spaces and harmless signs is left as it is: `;` and a line break end a statement, `#`

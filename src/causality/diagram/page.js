@@ -139,7 +139,8 @@
   }
 
   function nextHit() {
-    const hits = [...svg.querySelectorAll('.event.hit')];
+    // In the order of logical time, which is not the one they are drawn in.
+    const hits = told.events.map((event) => byId('e' + event.id)).filter((event) => event.classList.contains('hit'));
     if (!hits.length) return;
     state.hit = (state.hit + 1) % hits.length;
     bringIntoSight(hits[state.hit].querySelector('.label'));

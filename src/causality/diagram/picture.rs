@@ -53,7 +53,9 @@ pub(super) struct Point {
     pub(super) act: Act,
     /// The process's clock after the step; of a lost one, the timestamp that its message carried.
     pub(super) at: Moment,
-    /// How much later than usual this participant received this, if that is [`LATE`] or more.
+    /// It was read in the replay of what was missed while the connection was lost, as its participant says.
+    pub(super) replayed: bool,
+    /// How much later than usual this participant received this, if that is [`LATE`] or more and no replay.
     pub(super) late: Option<Duration>,
 }
 
@@ -101,7 +103,8 @@ pub(super) struct Arrow {
 ///
 /// Unit: wall-clock time beyond that participant's own fastest delivery, so that clocks of machines that differ do not
 /// matter. Source: a client that lost its connection first waits 50 to 100 ms and needs a new connection; a machine under
-/// load may delay a delivery by some 100 ms. Spans do not tell a replay after a resume from a slow reader.
+/// load may delay a delivery by some 100 ms. A replay is told by its participant and is not late; that of a client which
+/// does not tell is.
 pub(super) const LATE: Duration = Duration::from_millis(500);
 
 /// How many concurrent events are named with a mark, at most.
@@ -322,6 +325,7 @@ impl Telling<'_, '_> {
             lifeline: self.lifelines.of(index),
             act: self.run.steps[index].act,
             at: self.moments[index],
+            replayed: self.run.steps[index].replayed,
             late: self.lates[index],
         });
         self.by_step.insert(index, self.points.len() - 1);
@@ -347,6 +351,7 @@ impl Telling<'_, '_> {
             lifeline,
             act,
             at,
+            replayed: false,
             late: None,
         });
         self.points.len() - 1
@@ -411,7 +416,8 @@ fn lates(run: &Run) -> Vec<Option<Duration>> {
             (step.act == Act::Deliver).then(|| i128::from(step.start) - i128::from(order.end))
         };
         let fastest = of_process.iter().filter_map(|&index| took(index)).min();
-        for &index in of_process {
+        let replayed = |index: Index| run.steps[index].replayed;
+        for &index in of_process.iter().filter(|&&index| !replayed(index)) {
             let late = took(index).zip(fastest).map(|(took, least)| took - least);
             let nanoseconds = late.and_then(|late| u64::try_from(late).ok());
             lates[index] = nanoseconds

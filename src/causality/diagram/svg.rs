@@ -6,10 +6,10 @@
 //! |---|---|
 //! | `g.lifeline` | `data-lifeline` (counted from 0, the service), `data-process`, `data-instance`, `data-name` |
 //! | `line.life` in it | `data-from`, `data-to` (logical times), `data-end` (`open`, `left`, `gone`) |
-//! | `path.break`, `path.restart` in it | where the process was gone; where the service was started again (`data-time`) |
+//! | `path.break`, `path.restart`, `path.resume` in it | where the process was gone; where the service was started again; where a participant came back to its session (`data-time`) |
 //! | `g.event` | `data-trace`, `data-kind`, `data-time`, `data-sequence`, `data-room`, `data-name`; classes: the kind, `gone` |
-//! | `g.step` in it | `id`, `data-act`, `data-lifeline`, `data-process`, `data-time`, `data-span`; classes: the act, `lost`, `late`, `concurrent` |
-//! | `line.arrow` in it | `data-from`, `data-to` (ids of steps); classes: `send` or `deliver`, `lost`, `late`, `backwards` |
+//! | `g.step` in it | `id`, `data-act`, `data-lifeline`, `data-process`, `data-time`, `data-span`; classes: the act, `lost`, `replayed`, `late`, `concurrent` |
+//! | `line.arrow` in it | `data-from`, `data-to` (ids of steps); classes: `send` or `deliver`, `lost`, `replayed`, `late`, `backwards` |
 
 mod event;
 
@@ -19,7 +19,7 @@ use super::{
     layout::Page,
     lifeline::{End, Lifeline, Lifelines},
     markup::Markup,
-    picture::{Picture, PointId},
+    picture::{Moment, Picture, PointId},
     words,
 };
 use crate::{client::render::clean, telemetry::JaegerUi};
@@ -45,12 +45,13 @@ const LEGEND_LINE: usize = 19;
 const NAME_COLUMNS: usize = 14;
 
 /// The marks, explained below each drawing.
-const LEGEND: [&str; 5] = [
+const LEGEND: [&str; 6] = [
     "Time runs downwards by Lamport's logical clocks; the number at each end of an arrow is that process's clock after the step. Rows without a step are left out.",
-    "○ sent · ■ ordered by the service · ● read · green: joins and leaves   red: refused, or announced as gone; ✕ breaks the line of who was gone without a word",
+    "○ sent · ■ ordered by the service · ● read · green: joins and leaves · red: refused, or announced as gone; ✕ breaks the line of who was gone without a word",
     "∥ sent before its sender had read what is ordered just above it: the two are concurrent (named in the tooltip). Who only joins has read nothing and is not marked.",
-    "dashed: a span is missing at one end (○ dashed: where it must have been) · violet: read half a second late or more: replayed after a resume, or read slowly",
-    "thick red: arrives no later than it left, which Lamport's rule forbids · orange bars: the service was started again",
+    "dashed: a span is missing at one end (○ dashed: where it must have been) · thick red: arrives no later than it left, which Lamport's rule forbids",
+    "violet: replayed after a resume, at the gap in the line · yellow: read half a second late or more: slowly, or replayed by a client that does not tell",
+    "orange bars: the service was started again",
 ];
 
 /// Which page of a drawing this is, and where its elements lead.
@@ -116,7 +117,14 @@ impl Drawing<'_, '_> {
         for &line in &self.page.columns {
             self.lifeline(line);
         }
-        for event in self.page.events.clone() {
+        // What was sent first is drawn first: a JOIN of long ago crosses all that was said since, and must hide none of it.
+        let mut events: Vec<usize> = self.page.events.clone().collect();
+        events.sort_by_key(|&event| {
+            let event = &self.picture.events[event];
+            let sent = event.points.iter().map(|&id| self.picture.points[id].at);
+            sent.min().map_or(event.at, |sent| sent.min(event.at))
+        });
+        for event in events {
             self.event(event);
         }
         self.heading(&title);
@@ -269,11 +277,17 @@ impl Drawing<'_, '_> {
             self.line("life", [(x, from), (x, to)], &about);
             self.end_of_life(lifeline, end, (x, to), life.to.time);
         }
-        for &start in &lifeline.starts {
-            if self.page.rows.binary_search(&start).is_ok() {
-                let y = self.y(self.page.row(start)) - ROW / 2;
-                self.restart((x, y), start.time);
-            }
+        let above = |at: &Moment| {
+            let row = self.page.rows.binary_search(at).ok()?;
+            Some((self.y(row) - ROW / 2, at.time))
+        };
+        let starts: Vec<_> = lifeline.starts.iter().filter_map(above).collect();
+        let resumes: Vec<_> = lifeline.resumes.iter().filter_map(above).collect();
+        for (y, time) in starts {
+            self.restart((x, y), time);
+        }
+        for (y, time) in resumes {
+            self.resume(lifeline, (x, y), time);
         }
         self.markup.end();
     }
@@ -327,6 +341,22 @@ impl Drawing<'_, '_> {
         );
         self.markup
             .leaf("title", &[], "the service was started again");
+        self.markup.end();
+    }
+
+    /// A gap in the line, between two slanted strokes.
+    fn resume(&mut self, lifeline: &Lifeline, (x, y): (usize, usize), time: i64) {
+        let gap = format!("M{} {} l18 -6 v6 l-18 6 z", x - 9, y);
+        self.markup.start(
+            "path",
+            &[("class", &"resume"), ("data-time", &time), ("d", &gap)],
+        );
+        let name = &lifeline.name;
+        self.markup.leaf(
+            "title",
+            &[],
+            format_args!("{name} lost its connection and came back: the session was resumed"),
+        );
         self.markup.end();
     }
 

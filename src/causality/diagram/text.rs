@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     layout::Page,
     lifeline::{End, Life, Lifelines},
-    picture::{Moment, Picture, PointId},
+    picture::{Moment, Picture, Point, PointId},
     words,
 };
 use crate::causality::step::Act;
@@ -108,12 +108,8 @@ pub(super) fn draw(picture: &Picture<'_>, page: &Page, ascii: bool) -> String {
         if last.is_some_and(|last| last.epoch != happening.at.epoch) {
             lines.push("(a new history)".to_owned());
         }
-        if last != Some(happening.at)
-            && picture.lifelines[Lifelines::SERVICE]
-                .starts
-                .contains(&happening.at)
-        {
-            lines.push("(the service was started again)".to_owned());
+        if last != Some(happening.at) {
+            lines.extend(returns(picture, page, happening.at));
         }
         last = Some(happening.at);
         let canvas = canvas(picture, page, signs, happening, &mut alive);
@@ -124,6 +120,17 @@ pub(super) fn draw(picture: &Picture<'_>, page: &Page, ascii: bool) -> String {
     lines.push(String::new());
     lines.push(legend(signs));
     lines.join("\n") + "\n"
+}
+
+/// Who came back at that time.
+fn returns(picture: &Picture<'_>, page: &Page, at: Moment) -> Vec<String> {
+    let service = &picture.lifelines[Lifelines::SERVICE];
+    let again = service.starts.contains(&at);
+    let again = again.then(|| "(the service was started again)".to_owned());
+    let lines = page.columns.iter().map(|&line| &picture.lifelines[line]);
+    let resumed = lines.filter(|lifeline| lifeline.resumes.contains(&at));
+    let resumed = resumed.map(|lifeline| format!("({} came back)", lifeline.name));
+    again.into_iter().chain(resumed).collect()
 }
 
 fn header(picture: &Picture<'_>, page: &Page, signs: Signs) -> String {
@@ -269,11 +276,19 @@ fn label(picture: &Picture<'_>, signs: Signs, happening: &Happening) -> String {
             }
         }
         Act::Deliver => {
-            let late = happening
-                .points
-                .iter()
-                .any(|&point| picture.points[point].late.is_some());
-            if late { "  (late)" } else { "" }.to_owned()
+            let points = || happening.points.iter().map(|&point| &picture.points[point]);
+            let named = |points: Vec<&Point>, how: &str| match points[..] {
+                [] => String::new(),
+                _ => {
+                    let names = points
+                        .iter()
+                        .map(|point| &*picture.lifelines[point.lifeline].name);
+                    format!("  ({how}: {})", names.collect::<Vec<_>>().join(", "))
+                }
+            };
+            let replayed = points().filter(|point| point.replayed).collect();
+            let late = points().filter(|point| point.late.is_some()).collect();
+            named(replayed, "replayed") + &named(late, "late")
         }
     }
 }

@@ -67,13 +67,16 @@ pub(super) fn about(picture: &Picture<'_>, event: &Event, id: PointId) -> String
     let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(step.start);
     let wall = humantime::format_rfc3339_micros(wall);
     let _ = write!(about, "\nwall clock {wall}");
+    if point.replayed {
+        about.push_str("\nmissed while its connection was lost, and replayed when it came back");
+    }
     if let Some(late) = point.late {
         let late = humantime::format_duration(Duration::from_millis(
             late.as_millis().try_into().unwrap_or(u64::MAX),
         ));
         let _ = write!(
             about,
-            "\n{late} later than its fastest: replayed after it came back, or read slowly"
+            "\n{late} later than its fastest: it read slowly, or its client does not tell of replays"
         );
     }
     if point.act == Act::Order

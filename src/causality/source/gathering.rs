@@ -283,6 +283,8 @@ impl Gathering {
                 said.to_owned()
             },
             recipients: count(attribute::CHAT_BROADCAST_RECIPIENTS)?,
+            replayed: has.flag(attribute::CHAT_EVENT_REPLAYED),
+            resumes: count(attribute::CHAT_SESSION_RESUMES)?.unwrap_or(0),
             error: has.text(attribute::ERROR_TYPE).to_owned(),
             start: span.start_time_unix_nano.get().unwrap_or(0),
             end: span.end_time_unix_nano.get().unwrap_or(0),

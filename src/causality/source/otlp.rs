@@ -269,6 +269,8 @@ struct Value<'a> {
     #[serde(borrow)]
     string_value: Text<'a>,
     int_value: Integer,
+    #[serde(deserialize_with = "or_default")]
+    bool_value: bool,
 }
 
 impl Attributes<'_> {
@@ -280,6 +282,11 @@ impl Attributes<'_> {
     /// The integer `name`; none where there is none, or something else.
     pub(super) fn integer<I: TryFrom<i128>>(&self, name: &str) -> Option<I> {
         self.value(name).and_then(|value| value.int_value.get())
+    }
+
+    /// Whether `name` is true.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| value.bool_value)
     }
 
     /// Whether there is a value `name`.

@@ -72,6 +72,11 @@ pub(super) async fn play(stage: &Stage, book: &mut Book) -> Result<(), Stuck> {
     for (rule, attack) in Attack::ALL {
         let mut ada = stage.enter("Ada").await?;
         let mut alex = stage.enter("Alex").await?;
+        // Where they did not hear each other before, the attack is not to blame.
+        let before = all_hear_each(stage, &mut [&mut ada, &mut alex]).await;
+        before.map_err(|failure| {
+            Stuck(format!("before anything was broken, {}", failure.happened))
+        })?;
         attack.carry_out(stage).await?;
         let outcome = are_spared(stage, &mut ada, &mut alex).await;
         book.judge(

@@ -23,6 +23,8 @@ pub(super) struct Rules {
     past_until: u64,
     /// Sends wait until everything up to this sequence is read: it may hold what is thought to be unacknowledged.
     replay_until: u64,
+    /// How often the session was resumed.
+    resumes: u64,
     /// What was said and has not been answered, in order.
     unacknowledged: VecDeque<Said>,
     /// The JOIN under way, and its step.
@@ -66,6 +68,7 @@ impl Rules {
             reading: None,
             past_until: 0,
             replay_until: 0,
+            resumes: 0,
             unacknowledged: VecDeque::new(),
             joining: None,
             options,
@@ -160,6 +163,7 @@ impl Rules {
         }
         // A new session, or a new start, means that this JOIN is an event. One that resumes is none, and leaves no span.
         let joined = !recovered || (!welcome.session.is_empty() && welcome.session != self.session);
+        self.resumes += u64::from(!joined);
         self.id = welcome.id;
         self.epoch.clone_from(&welcome.epoch);
         if !welcome.session.is_empty() {
@@ -293,8 +297,9 @@ impl Rules {
                 sequence: message.sequence,
                 epoch: &self.epoch,
                 text: &message.msg_stream,
-                recipients: None,
-                error: None,
+                replayed: message.sequence != 0 && message.sequence <= self.replay_until,
+                resumes: self.resumes,
+                ..Facts::default()
             });
     }
 
@@ -398,8 +403,8 @@ impl Rules {
             sequence: 0,
             epoch: &self.epoch,
             text,
-            recipients: None,
-            error: None,
+            resumes: self.resumes,
+            ..Facts::default()
         });
     }
 }

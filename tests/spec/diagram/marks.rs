@@ -13,7 +13,7 @@ use chitchat::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::svg;
+use super::{draw, svg};
 use crate::support::{
     chance,
     drawn::{self, Drawn, Point},
@@ -41,7 +41,7 @@ fn nth(steps: &[Step], act: Act, nth: usize) -> usize {
 #[test]
 fn nothing_is_marked_in_a_run_without_a_fault() {
     let drawn = svg(talk(3, 12));
-    for mark in ["lost", "late", "concurrent"] {
+    for mark in ["lost", "late", "replayed", "concurrent"] {
         assert_eq!(marked(&drawn, mark), Vec::<&Point>::new(), "{mark}");
     }
     let marks: BTreeSet<_> = drawn.arrows.iter().flat_map(|one| &one.marks).collect();
@@ -125,6 +125,48 @@ fn a_delivery_is_late_from_half_a_second_beyond_that_participant_s_fastest() {
             "{later}"
         );
     }
+}
+
+/// What is told is no guess: a replay is marked as that however fast it was, and is not late however slow.
+#[test]
+fn a_resume_is_a_gap_in_the_line_and_what_was_replayed_is_told_from_what_was_late() {
+    let mut steps = talk(3, 6);
+    let (replayed, live) = (nth(&steps, Act::Deliver, 7), nth(&steps, Act::Deliver, 10));
+    let participant = steps[replayed].process.clone();
+    assert_eq!(steps[live].process, participant);
+    steps[replayed].replayed = true;
+    steps[replayed].start += SECOND;
+    steps[live].start += SECOND;
+    let resumed = steps[replayed].time;
+    for step in &mut steps {
+        step.resumes = u64::from(step.process == participant && step.time >= resumed);
+    }
+
+    let drawn = svg(steps.clone());
+    for (mark, delivery) in [("replayed", replayed), ("late", live)] {
+        let marked = marked(&drawn, mark);
+        let span = steps[delivery].id.span.to_string();
+        assert_eq!(marked.len(), 1, "{mark}");
+        assert_eq!(
+            (marked[0].time, &marked[0].span),
+            (steps[delivery].time, &span)
+        );
+        let arrows = drawn.arrows.iter().filter(|one| one.marks.contains(mark));
+        assert_eq!(arrows.count(), 1, "{mark}");
+    }
+    assert_eq!(drawn.line("Participant 2").resumes, [resumed]);
+    assert_eq!(drawn.line("Participant 1").resumes, [0; 0]);
+    let text = draw(steps.clone(), Format::Text);
+    for words in [
+        "(Participant 2 came back)",
+        "(replayed: Participant 2)",
+        "(late: Participant 2)",
+    ] {
+        assert_eq!(text.matches(words).count(), 1, "{words} in {text}");
+    }
+    let mermaid = draw(steps, Format::Mermaid);
+    assert!(mermaid.contains("Note over p2: came back"), "{mermaid}");
+    assert!(mermaid.contains("] replayed\n"), "{mermaid}");
 }
 
 #[test]

@@ -195,6 +195,11 @@ impl Span {
         })
     }
 
+    /// Whether a boolean attribute is there and true.
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.attributes.get(name), Some(Value::BoolValue(true)))
+    }
+
     pub fn is_root(&self) -> bool {
         self.raw.parent_span_id.is_empty()
     }

@@ -25,6 +25,8 @@ pub struct Line {
     pub breaks: Vec<i64>,
     /// At which logical times it was started again.
     pub restarts: Vec<i64>,
+    /// At which logical times it came back to its session.
+    pub resumes: Vec<i64>,
     /// Where it stands.
     pub x: i64,
 }
@@ -87,6 +89,7 @@ pub fn read(svg: &str) -> Drawn {
             restarts: of_class("restart")
                 .map(|n| number(n, "data-time"))
                 .collect(),
+            resumes: of_class("resume").map(|n| number(n, "data-time")).collect(),
             x: of_class("guide").map(|n| number(n, "x1")).next().unwrap(),
         };
         let place = number(node, "data-lifeline") as usize;

@@ -1,10 +1,13 @@
 //! A server of the tests' own, which does what the real one never would.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr};
 
 use chitchat::wire::v1::chat_service_server::{ChatService, ChatServiceServer};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{body::Body, server::NamedService, transport::Server};
 use tower::Service;
 
@@ -30,11 +33,34 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = listener().await;
     let address = listener.local_addr().expect("it has an address");
+    serve_those(address, TcpListenerStream::new(listener), service)
+}
+
+/// Any port of 127.0.0.1.
+pub async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a port")
+}
+
+/// Serves `service` to `connections`, which came to `address`.
+pub fn serve_those<S>(
+    address: SocketAddr,
+    connections: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
+    service: S,
+) -> Fake
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
     let serving = Server::builder()
         .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(connections);
     let running = tokio::spawn(async move { serving.await.expect("the server should serve") });
     Fake { address, running }
 }

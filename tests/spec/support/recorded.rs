@@ -579,6 +579,8 @@ impl World {
             message_id: shown.message_id.to_owned(),
             text: String::new(),
             recipients: shown.recipients,
+            replayed: false,
+            resumes: 0,
             error: shown.error.to_owned(),
             start: shown.start,
             end: self.wall,

@@ -73,11 +73,19 @@ pub fn span(step: &Step) -> Value {
         (attribute::LAMPORT_MESSAGE_TIME, step.message_time),
         (attribute::CHAT_ROOM_SEQUENCE, count(step.sequence)),
         (attribute::CHAT_BROADCAST_RECIPIENTS, count(step.recipients)),
+        (
+            attribute::CHAT_SESSION_RESUMES,
+            count(Some(step.resumes).filter(|&resumes| resumes > 0)),
+        ),
     ];
     let integers = integers
         .into_iter()
         .filter_map(|(name, value)| Some(integer(name, value?)));
     attributes.extend(integers);
+    if step.replayed {
+        let yes = json!({ "boolValue": true });
+        attributes.push(json!({ "key": attribute::CHAT_EVENT_REPLAYED, "value": yes }));
+    }
 
     let mut span = Map::new();
     let mut set = |name: &str, value: Value| span.insert(name.to_owned(), value);
@@ -216,6 +224,8 @@ impl Program {
             message_id: event.message_id.clone(),
             text: event.text.clone(),
             recipients: None,
+            replayed: false,
+            resumes: 0,
             error: String::new(),
             start,
             end: start + 500,

@@ -29,6 +29,7 @@ pub enum Fault {
     JoinTextHasTheSendersTime,
     LateJoinerGetsThePast,
     // Talking.
+    SpeakerHearsNothing,
     BroadcastLacksName,
     MangledText,
     SpeaksUnderAnyName,
@@ -71,6 +72,7 @@ pub enum Fault {
     BrokenConnectionEndsAll,
     BadMessageEndsAll,
     HugeTextEndsAll,
+    JunkEndsAll,
 }
 
 /// The faults of the report's own server, by reading: a goroutine for each recipient, bytes for characters, a map by id, no
@@ -101,9 +103,32 @@ pub async fn start(path: Path, faults: &[Fault]) -> Fake {
         room: Arc::default(),
     };
     match path {
+        Path::Ours if student.has(Fault::JunkEndsAll) => startled(student).await,
         Path::Ours => fake::serve(student).await,
         Path::Original => fake::serve_as(Original(ChatServiceServer::new(student))).await,
     }
+}
+
+/// One that clears the room when a connection does not begin as HTTP/2 does.
+async fn startled(student: Student) -> Fake {
+    let listener = fake::listener().await;
+    let address = listener.local_addr().expect("it has an address");
+    let (looked_at, connections) = mpsc::channel(1);
+    let service = ChatServiceServer::new(student.clone());
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let (student, looked_at) = (student.clone(), looked_at.clone());
+            tokio::spawn(async move {
+                let mut first = [0];
+                if connection.peek(&mut first).await.is_ok() && first != *b"P" {
+                    student.room.lock().await.members.clear();
+                }
+                // Whoever waits for connections has gone.
+                let _ = looked_at.send(Ok(connection)).await;
+            });
+        }
+    });
+    fake::serve_those(address, ReceiverStream::new(connections), service)
 }
 
 #[derive(Clone)]
@@ -337,8 +362,10 @@ impl Student {
         room.held_back = next;
         let loses = met && self.has(Fault::LosesOne);
         let first = room.members[0].key;
-        self.broadcast(room, event, move |member| !loses || member.key != first)
-            .await;
+        let echoes = !self.has(Fault::SpeakerHearsNothing);
+        let readers =
+            move |member: &Member| (!loses || member.key != first) && (echoes || member.key != key);
+        self.broadcast(room, event, readers).await;
     }
 
     async fn refuse(

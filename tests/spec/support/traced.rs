@@ -204,5 +204,7 @@ pub const MESSAGE: Facts<'static> = Facts {
     epoch: "",
     text: "",
     recipients: None,
+    replayed: false,
+    resumes: 0,
     error: None,
 };

@@ -77,12 +77,14 @@ impl Drawing<'_, '_> {
         let (from, start) = (&self.picture.points[arrow.from], self.place(arrow.from));
         let to = arrow.to.map(|to| &self.picture.points[to]);
         let late = to.is_some_and(|to| to.late.is_some());
+        let replayed = to.is_some_and(|to| to.replayed);
         let mut classes = match from.act {
             Act::Send => "arrow send".to_owned(),
             Act::Order | Act::Deliver => "arrow deliver".to_owned(),
         };
         for (applies, class) in [
             (arrow.lost, " lost"),
+            (replayed, " replayed"),
             (late, " late"),
             (arrow.backwards, " backwards"),
         ] {
@@ -130,6 +132,7 @@ impl Drawing<'_, '_> {
         let mut classes = format!("step {act}");
         for (applies, class) in [
             (point.step.is_none(), " lost"),
+            (point.replayed, " replayed"),
             (point.late.is_some(), " late"),
             (concurrent, " concurrent"),
         ] {
