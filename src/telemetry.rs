@@ -35,6 +35,7 @@ use file::JsonLines;
 pub use jaeger::{JaegerUi, JaegerUiError};
 pub use memory::Recorder;
 use otlp::Otlp;
+pub(crate) use trace::ATTRIBUTE_BYTES;
 pub use trace::{EventName, Facts, Sending, Step, Tracer};
 pub use traceparent::trace_id;
 

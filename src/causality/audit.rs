@@ -110,13 +110,13 @@ impl Rule {
                 "With each step of a process its logical time rises; no two of its steps share one."
             }
             Self::SentOrderedDelivered => {
-                "What is ordered was sent, once, and what is delivered was ordered."
+                "What the service ordered was sent, once, and what is delivered was ordered."
             }
             Self::DenseSequence => {
                 "A room's sequence has no gap and gives no place twice, and logical time rises with it."
             }
             Self::SameEventForAll => {
-                "An event has the same sequence, time, kind and sender for everybody."
+                "An event has the same sequence, time, kind, sender and text for everybody, its sender included."
             }
             Self::GapFreeDelivery => {
                 "Everybody receives a room's events in order, each once, none missing between joining and leaving."
@@ -124,7 +124,7 @@ impl Rule {
             Self::OneDeparture => {
                 "One departure for each join, nothing said or heard after it; names and ids are unique among those present."
             }
-            Self::PrivateRefusals => "A refusal is told to its sender alone, once.",
+            Self::PrivateRefusals => "A refusal is told to its sender alone, and not twice.",
         }
     }
 
@@ -169,6 +169,7 @@ impl Rule {
 pub fn audit(run: &Run) -> Verdict {
     let case = Case::new(run);
     let mut verdict = Verdict::default();
+    verdict.apart.late_rooms = case.rooms.iter().filter(|room| room.first > 1).count() as u64;
     clock::judge(&case, &mut verdict);
     way::judge(&case, &mut verdict);
     let presences: Vec<Presence<'_>> = case

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// Names and texts come from peers, and a client's peer is a server that may not know our limits: without this one, 16
 /// MB messages could wait in the queue of [`delivery`]. Twice `limits.text_bytes`, so nothing of ours is ever cut.
-const ATTRIBUTE_BYTES: usize = 1024;
+pub(crate) const ATTRIBUTE_BYTES: usize = 1024;
 
 /// Makes the spans of a chat event's trace. Cheap to clone; does nothing where tracing is off.
 #[derive(Debug, Clone, Default)]

@@ -923,3 +923,153 @@ fn a_leave_of_one_who_never_joined_breaks_one_departure() {
         .is_some()
     });
 }
+
+#[test]
+fn an_ordering_by_a_participant_or_a_receipt_by_the_service_breaks_the_way() {
+    for (act, process) in [(Act::Order, "4711"), (Act::Deliver, Process::SERVICE)] {
+        let all_else = Rule::ALL;
+        broken(Rule::SentOrderedDelivered, &all_else, |run| {
+            let Some(place) = run.find(|run, place| run.is(place, act)) else {
+                return false;
+            };
+            run.0[place].process.id = process.into();
+            true
+        });
+    }
+}
+
+#[test]
+fn an_ordering_that_begins_its_sender_s_trace_anew_breaks_the_way() {
+    broken(Rule::SentOrderedDelivered, &[Rule::OneDeparture], |run| {
+        let Some(order) = run.find(|run, place| {
+            run.is(place, Act::Order)
+                && run.at(place).event == EventName::Message
+                && run.cause(place).is_some()
+        }) else {
+            return false;
+        };
+        run.0[order].parent = None;
+        true
+    });
+}
+
+#[test]
+fn a_message_stored_again_under_another_trace_breaks_the_way() {
+    broken(Rule::SentOrderedDelivered, &[], |run| {
+        let Some(order) = run.find(|run, place| {
+            run.is(place, Act::Order)
+                && run.at(place).event == EventName::Message
+                && run.is_newest_room(place)
+        }) else {
+            return false;
+        };
+        let stored = run.at(order).clone();
+        run.append_order(|_| Step {
+            id: StepId {
+                trace: TraceId::from(0xdead_u128),
+                ..stored.id
+            },
+            parent: None,
+            ..stored.clone()
+        })
+        .is_some()
+    });
+}
+
+/// A message of a sender that traces, by its ordering.
+fn traced_message(run: &Recorded) -> Option<Place> {
+    run.find(|run, place| {
+        run.is(place, Act::Order)
+            && run.at(place).event == EventName::Message
+            && run.cause(place).is_some()
+            && !run.effects(place).is_empty()
+    })
+}
+
+#[test]
+fn a_message_under_another_s_name_breaks_that_it_is_the_same_for_all() {
+    broken(Rule::SameEventForAll, &[], |run| {
+        let Some(order) = traced_message(run) else {
+            return false;
+        };
+        for place in run.effects(order).into_iter().chain([order]) {
+            run.0[place].participant = "Mallory".into();
+        }
+        true
+    });
+}
+
+#[test]
+fn a_text_that_was_changed_on_its_way_breaks_that_it_is_the_same_for_all() {
+    let said = |run: &mut Recorded, texts: [&str; 3]| {
+        let Some(order) = traced_message(run) else {
+            return false;
+        };
+        let send = run.cause(order).unwrap();
+        run.0[send].text = texts[0].into();
+        run.0[order].text = texts[1].into();
+        let receipt = run.effects(order)[0];
+        run.0[receipt].text = texts[2].into();
+        true
+    };
+    for texts in [["pay 1", "pay 9", "pay 9"], ["pay 1", "pay 1", "pay 9"]] {
+        broken(Rule::SameEventForAll, &[], |run| said(run, texts));
+    }
+    // What is not told is not judged; a text is tidied before it is ordered.
+    for texts in [["", "pay 1", "pay 1"], [" e\u{301} ", "\u{e9}", "\u{e9}"]] {
+        damaged(Rule::SameEventForAll, State::Held, &[], |run| {
+            said(run, texts)
+        });
+    }
+}
+
+#[test]
+fn a_refusal_that_did_not_merge_a_possible_time_breaks_the_carried_time() {
+    for (sent, state) in [(0, State::Broken), (1 << 40, State::Held)] {
+        damaged(Rule::CarriedTime, state, &[Rule::RisingClock], |run| {
+            let Some(order) = run.find(|run, place| {
+                run.is(place, Act::Order)
+                    && run.at(place).event == EventName::Refusal
+                    && run.at(place).message_time.is_some()
+                    && run.cause(place).is_some()
+            }) else {
+                return false;
+            };
+            run.0[order].message_time = None;
+            if sent > 0 {
+                let send = run.cause(order).unwrap();
+                run.0[send].time = sent;
+            }
+            true
+        });
+    }
+}
+
+#[test]
+fn a_span_that_was_lost_leaves_its_clock_undecided_wherever_it_was() {
+    damaged(Rule::RisingClock, State::NotDecidable, &[], |run| {
+        let Some(inner) = run
+            .find(|run, place| run.beside(place, -1).is_some() && run.beside(place, 1).is_some())
+        else {
+            return false;
+        };
+        run.0.remove(inner);
+        true
+    });
+}
+
+#[test]
+fn one_number_on_two_steps_leaves_their_order_undecided() {
+    damaged(Rule::RisingClock, State::NotDecidable, &[], |run| {
+        let Some(receipt) = run.find(|run, place| {
+            run.is_receipt(place)
+                && run.is_last_of_process(place)
+                && run.beside(place, -1).is_some()
+        }) else {
+            return false;
+        };
+        let number = run.at(receipt).number.unwrap() - 1;
+        run.0[receipt].number = Some(number);
+        true
+    });
+}

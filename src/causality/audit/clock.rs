@@ -19,6 +19,8 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         carried_time(case, index, verdict);
     }
     let rising = verdict.rule(Rule::RisingClock);
+    lost(case, rising);
+    one_number_each(case, rising);
     for (process, steps) in &case.run.processes {
         for steps in by(steps, |index| &*case.step(index).epoch).into_values() {
             shared_times(case, &steps, rising);
@@ -69,17 +71,24 @@ fn cause(case: &Case<'_>, index: Index) -> Cause {
     }
 }
 
-/// Whether the service did not look at the timestamp: it was impossible, or came from another history.
+/// Whether the service rightly did not look at the timestamp of what `cause` sent: it was impossible, or came from another
+/// history.
 ///
-/// A message with such a timestamp is refused, so of what became an event only joins and leaves have this.
-fn is_exempt(order: &Step) -> bool {
-    order.message_time.is_none() && order.event != EventName::Message
+/// A message with such a timestamp is refused, so of what became an event only joins and leaves have this. A time that the
+/// service's clock had reached is not impossible; and only a join comes from another history.
+fn is_exempt(case: &Case<'_>, cause: Index, order: &Step) -> bool {
+    let unseen = order.message_time.is_none() && order.event != EventName::Message;
+    let possible = (0..order.time).contains(&case.step(cause).time);
+    unseen && (order.event == EventName::Join || !possible)
 }
 
 fn clock_condition(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
     let step = case.step(index);
     let cause = cause(case, index);
-    if step.act == Act::Order && matches!(cause, Cause::Known(_)) && is_exempt(step) {
+    if let Cause::Known(sent) = cause
+        && step.act == Act::Order
+        && is_exempt(case, sent, step)
+    {
         verdict.apart.refused_timestamps += 1;
         return;
     }
@@ -119,7 +128,7 @@ fn carried_time(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
     let step = case.step(index);
     let rule = verdict.rule(Rule::CarriedTime);
     match cause(case, index) {
-        Cause::Known(_) if step.act == Act::Order && is_exempt(step) => {}
+        Cause::Known(cause) if step.act == Act::Order && is_exempt(case, cause, step) => {}
         Cause::Known(cause) => {
             rule.checked += 1;
             let sent = case.step(cause).time;
@@ -139,6 +148,43 @@ fn carried_time(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
             format!("{}, and what caused it is not recorded", Did(step))
         }),
         Cause::None | Cause::Wrong => {}
+    }
+}
+
+/// What a clock did in a step whose span was lost, nobody knows.
+fn lost(case: &Case<'_>, rule: &mut Judged) {
+    for (instance, missing) in &case.run.missing {
+        rule.undecided.add(missing.total(), &[], || {
+            let mut steps = case.run.steps.iter();
+            let of_program = steps.find(|step| step.instance == *instance);
+            let service = of_program.map_or("a program", |step| &*step.service);
+            format!(
+                "{} span(s) of {service} ({instance}) were lost, and with them what its clock did there",
+                missing.total()
+            )
+        });
+    }
+}
+
+/// A program gives each number once: of two steps that share one, nobody knows which came first.
+fn one_number_each(case: &Case<'_>, rule: &mut Judged) {
+    let mut numbered: HashMap<(&str, &str, u64), Index> = HashMap::new();
+    for (index, step) in case.run.steps.iter().enumerate() {
+        let Some(number) = step.number.filter(|_| !step.instance.is_empty()) else {
+            continue;
+        };
+        let first = *numbered
+            .entry((&step.service, &step.instance, number))
+            .or_insert(index);
+        if first != index {
+            rule.undecided.add(1, &[first, index], || {
+                format!(
+                    "Two steps have the number {number}, so their order is not known: {}, and {}",
+                    Did(case.step(first)),
+                    Did(step)
+                )
+            });
+        }
     }
 }
 

@@ -92,6 +92,7 @@ impl Report<'_> {
                 noticed_departures: apart.noticed_departures,
                 unordered_sends: apart.unordered_sends,
                 refused_timestamps: apart.refused_timestamps,
+                late_rooms: apart.late_rooms,
             },
             lost: run
                 .missing
@@ -200,7 +201,10 @@ impl Report<'_> {
     fn write_apart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let apart = self.verdict.apart;
         for (count, what) in [
-            (apart.untraced_sends, "from senders that do not trace"),
+            (
+                apart.untraced_sends,
+                "event(s) or refusal(s) of senders that do not trace",
+            ),
             (
                 apart.noticed_departures,
                 "departures that the service noticed itself (a crash, a broken stream)",
@@ -212,6 +216,10 @@ impl Report<'_> {
             (
                 apart.refused_timestamps,
                 "orderings that rightly did not merge the sender's time (impossible, or of another history)",
+            ),
+            (
+                apart.late_rooms,
+                "room(s) judged from a later event than the first, which is not in the recording",
             ),
         ] {
             if count > 0 {
@@ -417,6 +425,7 @@ struct ApartDocument {
     noticed_departures: u64,
     unordered_sends: u64,
     refused_timestamps: u64,
+    late_rooms: u64,
 }
 
 #[derive(Serialize)]

@@ -52,10 +52,13 @@ pub(super) fn judge(
         let missing = presence.holes(room, place + 1, next_place);
         if missing > 0 {
             rule.undecided.add(missing, &[before, after], || {
+                let (first, last) = (place + 1, next_place - 1);
+                let places = match first == last {
+                    true => format!("#{first}"),
+                    false => format!("#{first} to #{last}"),
+                };
                 format!(
-                    "#{} to #{} in {}: of {missing} events no ordering is recorded (not sampled, or lost)",
-                    place + 1,
-                    next_place - 1,
+                    "{places} in {}: the ordering of {missing} event(s) is not recorded (not sampled, or lost)",
                     room.name
                 )
             });

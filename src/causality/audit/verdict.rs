@@ -70,6 +70,8 @@ pub struct Apart {
     /// Orderings that carried no time because it was refused as impossible, or came from another history: their sends are
     /// exempt from the clock condition.
     pub refused_timestamps: u64,
+    /// Rooms of whose first event nothing was recorded: they are judged from a later one on.
+    pub late_rooms: u64,
 }
 
 impl Default for Verdict {

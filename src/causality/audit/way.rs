@@ -10,10 +10,13 @@ use super::{
         step::{Act, Step},
     },
     Rule,
-    case::{Case, Did, Who},
-    verdict::Verdict,
+    case::{Case, Did, Room, Who},
+    verdict::{Judged, Verdict},
 };
-use crate::telemetry::EventName;
+use crate::{
+    room::text::name_key,
+    telemetry::{ATTRIBUTE_BYTES, EventName},
+};
 
 /// Events after which a message may be stored again, as far as this rule is concerned: `limits.dedup_events`, its default.
 /// A setting that is lower makes a finding, which says so.
@@ -21,6 +24,7 @@ const REMEMBERED_EVENTS: u64 = 100_000;
 
 pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
     for (index, step) in case.run.steps.iter().enumerate() {
+        acted(case, index, verdict.rule(Rule::SentOrderedDelivered));
         match step.act {
             Act::Send => sent(case, index, verdict),
             Act::Order => ordered(case, index, verdict),
@@ -28,6 +32,74 @@ pub(super) fn judge(case: &Case<'_>, verdict: &mut Verdict) {
         }
     }
     unordered_agree(case, verdict);
+    begun_once(case, verdict.rule(Rule::SentOrderedDelivered));
+    for room in &case.rooms {
+        stored_once(case, room, verdict.rule(Rule::SentOrderedDelivered));
+    }
+}
+
+/// The service orders, and nobody else; participants send and receive.
+fn acted(case: &Case<'_>, index: Index, rule: &mut Judged) {
+    let step = case.step(index);
+    if step.process.is_service() != (step.act == Act::Order) {
+        rule.broken.add(1, &[index], || match step.act {
+            Act::Order => format!("{}, which the service alone may do", Did(step)),
+            Act::Send | Act::Deliver => format!("{}, which is for participants", Did(step)),
+        });
+    }
+}
+
+/// A trace is of one event: it begins once, with a send, or with the ordering of what was sent without a trace.
+fn begun_once(case: &Case<'_>, rule: &mut Judged) {
+    let mut of_trace: HashMap<TraceId, Index> = HashMap::new();
+    for (index, step) in case.run.steps.iter().enumerate() {
+        let begins = match step.act {
+            Act::Send => true,
+            Act::Order => step.parent.is_none(),
+            Act::Deliver => false,
+        };
+        if !begins {
+            continue;
+        }
+        let first = *of_trace.entry(step.id.trace).or_insert(index);
+        if first != index {
+            rule.broken.add(1, &[first, index], || {
+                let first = case.step(first);
+                format!("{}, and {}: one trace begins twice", Did(first), Did(step))
+            });
+        }
+    }
+}
+
+/// A message that is sent again, with another span, is stored once all the same. What [`sent`] sees is not told twice.
+fn stored_once(case: &Case<'_>, room: &Room<'_>, rule: &mut Judged) {
+    let mut stored: HashMap<&str, Index> = HashMap::new();
+    for &index in &room.orders {
+        let step = case.step(index);
+        if step.event != EventName::Message || step.message_id.is_empty() {
+            continue;
+        }
+        let Some(first) = stored.insert(&step.message_id, index) else {
+            continue;
+        };
+        let one = case.step(first);
+        let same_send = case.cause(index, Act::Send);
+        let apart = step.sequence.unwrap_or(0) - one.sequence.unwrap_or(0);
+        let told = same_send.is_some() && same_send == case.cause(first, Act::Send);
+        // Two events in one place are the sequence's fault.
+        if !told && (1..=REMEMBERED_EVENTS).contains(&apart) {
+            rule.broken
+                .add(1, &[first, index], || twice(one, step, apart));
+        }
+    }
+}
+
+fn twice(one: &Step, other: &Step, apart: u64) -> String {
+    format!(
+        "{} and {}: one message became two events (which is right only if limits.dedup_events is below {apart})",
+        Did(one),
+        Did(other)
+    )
 }
 
 fn sent(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
@@ -65,13 +137,8 @@ fn sent(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
             .unwrap_or(0)
             .abs_diff(other.sequence.unwrap_or(0));
         if apart <= REMEMBERED_EVENTS {
-            rule.broken.add(1, &[index, stored, order], || {
-                format!(
-                    "{} and {}: one message became two events (which is right only if limits.dedup_events is below {apart})",
-                    Did(one),
-                    Did(other)
-                )
-            });
+            rule.broken
+                .add(1, &[index, stored, order], || twice(one, other, apart));
         }
     }
 }
@@ -107,6 +174,29 @@ fn ordered(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
             format!("{}, caused by something else: {}", Did(step), Did(send))
         });
     }
+    let rule = verdict.rule(Rule::SameEventForAll);
+    rule.checked += 1;
+    let same_sender =
+        name_key(tidy(&send.participant).as_str()) == name_key(tidy(&step.participant).as_str());
+    let same_text = step.event != EventName::Message
+        || is_unknown(&send.text)
+        || is_unknown(&step.text)
+        || tidy(&send.text) == step.text;
+    if !(same_sender && same_text) {
+        rule.broken.add(1, &[cause, index], || {
+            let what = if same_sender {
+                "another text"
+            } else {
+                "another sender"
+            };
+            format!("{}, with {what} than it was sent: {}", Did(step), Did(send))
+        });
+    }
+}
+
+/// Whether a text is not in its span, or may have been cut off there.
+fn is_unknown(text: &str) -> bool {
+    text.is_empty() || text.len() + char::MAX_LEN_UTF8 > ATTRIBUTE_BYTES
 }
 
 /// Told to its sender alone, once.
@@ -175,7 +265,9 @@ fn delivered(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
     let same = order.sequence == step.sequence
         && order.event == step.event
         && (refusal
-            || order.participant == step.participant && order.message_id == step.message_id);
+            || order.participant == step.participant
+                && order.message_id == step.message_id
+                && is_same_text(order, step));
     if !same {
         rule.broken.add(1, &[cause, index], || {
             format!(
@@ -185,6 +277,12 @@ fn delivered(case: &Case<'_>, index: Index, verdict: &mut Verdict) {
             )
         });
     }
+}
+
+/// What was said, where both spans tell it. Of joins and leaves only the receipt has words.
+fn is_same_text(one: &Step, other: &Step) -> bool {
+    let said = one.event == EventName::Message && !one.text.is_empty() && !other.text.is_empty();
+    !said || one.text == other.text
 }
 
 /// Deliveries whose ordering was not recorded agree with each other all the same.
@@ -201,7 +299,7 @@ fn unordered_agree(case: &Case<'_>, verdict: &mut Verdict) {
         if first != index {
             rule.checked += 1;
             let other = case.step(first);
-            if shown(other) != shown(step) {
+            if shown(other) != shown(step) || !is_same_text(other, step) {
                 rule.broken.add(1, &[first, index], || {
                     format!("{}, but {}: one event, shown as two", Did(other), Did(step))
                 });
