@@ -50,10 +50,7 @@ fn main() -> anyhow::Result<()> {
     measure("audit", &["audit", "--spans", &long])?;
 
     let steps = spans::conversation(PARTICIPANTS, EVENTS, 1_800_000_000_000_000_000, 1_000_000);
-    println!(
-        "{EVENTS} events of {PARTICIPANTS} participants, {} spans:",
-        steps.len()
-    );
+    println!("\n{EVENTS} events of {PARTICIPANTS} participants:");
     let drawn = write(&directory.path().join("drawn.jsonl"), &steps)?;
     for format in ["svg", "html", "txt", "mmd", "log"] {
         let output = directory.path().join(format!("drawing.{format}"));
