@@ -7,7 +7,7 @@ use chitchat::causality::{
 
 use crate::support::{
     PATIENCE,
-    recorded::{Weather, conversation, run},
+    recorded::{Weather, conversation, run, words},
 };
 
 /// Runs of each kind: a thousand over all.
@@ -15,25 +15,6 @@ const RUNS: u64 = 250;
 
 fn of(steps: &[Step]) -> Verdict {
     audit(&run(steps))
-}
-
-fn words(verdict: &Verdict) -> String {
-    let judged = verdict
-        .rules
-        .iter()
-        .filter(|judged| judged.state() != State::Held);
-    let lines = judged.flat_map(|judged| {
-        let findings = judged.broken.first.iter().chain(&judged.undecided.first);
-        findings.map(|finding| {
-            format!(
-                "{} {}: {}\n",
-                judged.rule.name(),
-                judged.state().name(),
-                finding.words
-            )
-        })
-    });
-    lines.collect()
 }
 
 #[test]

@@ -3,14 +3,14 @@
 
 use chitchat::{
     causality::{
-        audit::{Rule, State, Verdict, audit},
+        audit::{Rule, State, audit},
         step::{Act, Process, Step, StepId},
     },
     telemetry::EventName,
 };
 use opentelemetry::{SpanId, TraceId};
 
-use crate::support::recorded::{Weather, conversation, run};
+use crate::support::recorded::{Weather, conversation, run, words};
 
 /// Runs that each damage is tried on.
 const RUNS: u64 = 120;
@@ -54,25 +54,6 @@ fn damaged(rule: Rule, state: State, besides: &[Rule], damage: impl Fn(&mut Reco
 #[track_caller]
 fn broken(rule: Rule, besides: &[Rule], damage: impl Fn(&mut Recorded) -> bool) {
     damaged(rule, State::Broken, besides, damage);
-}
-
-fn words(verdict: &Verdict) -> String {
-    let judged = verdict
-        .rules
-        .iter()
-        .filter(|judged| judged.state() != State::Held);
-    let lines = judged.flat_map(|judged| {
-        let findings = judged.broken.first.iter().chain(&judged.undecided.first);
-        findings.map(|finding| {
-            format!(
-                "{} {}: {}\n",
-                judged.rule.name(),
-                judged.state().name(),
-                finding.words
-            )
-        })
-    });
-    lines.collect()
 }
 
 /// The steps of a run, to be damaged.

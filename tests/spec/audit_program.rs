@@ -7,17 +7,17 @@ use chitchat::{
         audit::{Findings, audit, report::Report},
         step::{Act, Step},
     },
-    client::session::{Options, Session, Update},
     config,
     telemetry::{Environment, Telemetry},
 };
 use serde_json::Value;
 
 use crate::support::{
+    participant::{Participant, stop},
     program::{Finished, chitchat},
     proxy::Proxy,
     recorded::{Weather, conversation, run},
-    server, spans, within,
+    server, spans,
 };
 
 async fn audit_of(file: &Path, more: &[&str]) -> Finished {
@@ -35,55 +35,8 @@ fn recorded(directory: &Path, steps: &[Step]) -> PathBuf {
     file
 }
 
-/// A participant that records into a file.
-struct Participant {
-    session: Session,
-    telemetry: Telemetry,
-}
-
-impl Participant {
-    async fn join(url: String, file: &Path, name: &str) -> Self {
-        let telemetry = telemetry(file, name);
-        let client = config::Client {
-            server: url,
-            backlog: 0,
-            ..config::Client::default()
-        };
-        let options = Options {
-            tracer: telemetry.tracer(),
-            ..Options::new(&client, name)
-        };
-        let session = Session::join(options).await.expect("the room is open");
-        Self { session, telemetry }
-    }
-
-    async fn say(&self, text: &str) {
-        self.session.say(text).await.expect("the session goes on");
-    }
-
-    async fn hears(&mut self, text: &str) {
-        loop {
-            let update = within(text, self.session.next()).await;
-            match update.expect("the session goes on") {
-                Update::Event(heard) | Update::Notice(heard)
-                    if heard.message.msg_stream.contains(text) =>
-                {
-                    return;
-                }
-                Update::Ended(ending) => panic!("ended by {ending:?} before {text:?}"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Reads to the end of the session, and hands over what it recorded.
-    async fn end(mut self) {
-        while within("the end of a session", self.session.next())
-            .await
-            .is_some()
-        {}
-        stop(self.telemetry).await;
-    }
+async fn join(server: String, file: &Path, name: &str) -> Participant {
+    Participant::join(server, telemetry(file, name), name).await
 }
 
 fn telemetry(file: &Path, name: &str) -> Telemetry {
@@ -94,12 +47,6 @@ fn telemetry(file: &Path, name: &str) -> Telemetry {
     Telemetry::start(&config, name, &Environment::default())
 }
 
-async fn stop(telemetry: Telemetry) {
-    tokio::task::spawn_blocking(|| telemetry.shutdown())
-        .await
-        .expect("telemetry stops");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_with_a_refusal_a_crash_a_leave_and_returns_is_held() {
     let directory = tempfile::tempdir().unwrap();
@@ -108,9 +55,9 @@ async fn a_conversation_with_a_refusal_a_crash_a_leave_and_returns_is_held() {
     let server = server::start_traced(|_| {}, traced_server.tracer()).await;
     let proxy = Proxy::start(server.address()).await;
 
-    let mut ada = Participant::join(server.url(), &file, "Ada").await;
-    let mut bob = Participant::join(server.url(), &file, "Bob").await;
-    let mut cyd = Participant::join(proxy.url(), &file, "Cyd").await;
+    let mut ada = join(server.url(), &file, "Ada").await;
+    let mut bob = join(server.url(), &file, "Bob").await;
+    let mut cyd = join(proxy.url(), &file, "Cyd").await;
     ada.hears("Cyd joined").await;
     bob.say(&"x".repeat(129)).await;
     bob.hears("Limit is 128").await;

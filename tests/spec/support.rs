@@ -17,6 +17,7 @@ pub mod jaeger;
 pub mod listener;
 pub mod load;
 pub mod load_process;
+pub mod participant;
 pub mod piped;
 pub mod program;
 pub mod proxy;

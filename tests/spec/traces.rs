@@ -3,98 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chitchat::{
-    client::session::{Options, Session, Update},
-    config,
-    telemetry::Telemetry,
-};
+use chitchat::{config, telemetry::Telemetry};
 
 use crate::support::{
     collector::{Collector, Manner, Span, assert_lamport_rises},
+    participant::{Participant, stop},
     proxy::Proxy,
-    server::{self, TestServer},
-    within,
+    server,
 };
 
-/// A participant with telemetry of its own, as a process has.
-struct Participant {
-    session: Session,
-    telemetry: Telemetry,
-}
-
-impl Participant {
-    async fn join(server: &TestServer, collector: &Collector, name: &str) -> Self {
-        Self::join_at(server.url(), collector, name).await
-    }
-
-    async fn join_at(server: String, collector: &Collector, name: &str) -> Self {
-        let telemetry = telemetry(collector, name);
-        let client = config::Client {
-            server,
-            backlog: 0,
-            ..config::Client::default()
-        };
-        let options = Options {
-            tracer: telemetry.tracer(),
-            ..Options::new(&client, name)
-        };
-        let session = Session::join(options).await.expect("the room is open");
-        Self { session, telemetry }
-    }
-
-    async fn say(&self, text: &str) {
-        self.session.say(text).await.expect("the session goes on");
-    }
-
-    /// Reads until it hears `text`.
-    async fn hears(&mut self, text: &str) {
-        loop {
-            let update = within(text, self.session.next()).await;
-            match update.expect("the session goes on") {
-                Update::Event(heard) | Update::Notice(heard)
-                    if heard.message.msg_stream.contains(text) =>
-                {
-                    return;
-                }
-                Update::Ended(ending) => panic!("ended by {ending:?} before {text:?}"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Reads until its connection is lost.
-    async fn is_cut_off(&mut self) {
-        loop {
-            match within("a loss", self.session.next()).await {
-                Some(Update::Disconnected { .. }) => return,
-                Some(Update::Ended(ending)) => panic!("ended by {ending:?}"),
-                update => assert!(update.is_some(), "the session goes on"),
-            }
-        }
-    }
-
-    async fn leave(mut self) {
-        self.session.leave();
-        while within("the end of a session", self.session.next())
-            .await
-            .is_some()
-        {}
-        self.stop().await;
-    }
-
-    async fn crash(mut self) {
-        self.session.crash();
-        while within("the end of a session", self.session.next())
-            .await
-            .is_some()
-        {}
-        self.stop().await;
-    }
-
-    async fn stop(self) {
-        let stopping = tokio::task::spawn_blocking(|| self.telemetry.shutdown());
-        stopping.await.expect("telemetry stops");
-    }
+async fn join(server: String, collector: &Collector, name: &str) -> Participant {
+    Participant::join(server, telemetry(collector, name), name).await
 }
 
 fn telemetry(collector: &Collector, name: &str) -> Telemetry {
@@ -129,9 +48,9 @@ async fn each_event_of_a_conversation_is_one_trace_with_the_logical_time_of_each
     let traced_server = telemetry(&collector, "chitchat-server");
     let server = server::start_traced(|_| {}, traced_server.tracer()).await;
 
-    let mut ada = Participant::join(&server, &collector, "Ada").await;
+    let mut ada = join(server.url(), &collector, "Ada").await;
     ada.hears("Ada joined").await;
-    let mut bob = Participant::join(&server, &collector, "Bob").await;
+    let mut bob = join(server.url(), &collector, "Bob").await;
     bob.hears("Bob joined").await;
     ada.hears("Bob joined").await;
     ada.say("hello").await;
@@ -144,9 +63,7 @@ async fn each_event_of_a_conversation_is_one_trace_with_the_logical_time_of_each
     ada.hears("Bob left").await;
     ada.leave().await;
     server.stop().await;
-    tokio::task::spawn_blocking(|| traced_server.shutdown())
-        .await
-        .expect("telemetry stops");
+    stop(traced_server).await;
 
     let spans = collector.received();
     assert_lamport_rises(&spans);
@@ -206,9 +123,9 @@ async fn who_came_back_says_so_and_which_deliveries_were_replayed() {
     let traced_server = telemetry(&collector, "chitchat-server");
     let server = server::start_traced(|_| {}, traced_server.tracer()).await;
     let network = Proxy::start(server.address()).await;
-    let mut ada = Participant::join_at(network.url(), &collector, "ada").await;
+    let mut ada = join(network.url(), &collector, "ada").await;
     ada.hears("ada joined").await;
-    let mut bob = Participant::join(&server, &collector, "bob").await;
+    let mut bob = join(server.url(), &collector, "bob").await;
     ada.hears("bob joined").await;
 
     network.cut_for_long();
@@ -228,9 +145,7 @@ async fn who_came_back_says_so_and_which_deliveries_were_replayed() {
     ada.leave().await;
     bob.leave().await;
     server.stop().await;
-    tokio::task::spawn_blocking(|| traced_server.shutdown())
-        .await
-        .expect("telemetry stops");
+    stop(traced_server).await;
 
     let spans = collector.received();
     let mut of_ada: Vec<&Span> = spans
@@ -276,8 +191,8 @@ async fn a_conversation_does_not_notice_what_the_collector_does() {
         let collector = Collector::start(manner).await;
         let traced_server = telemetry(&collector, "chitchat-server");
         let server = server::start_traced(|_| {}, traced_server.tracer()).await;
-        let mut ada = Participant::join(&server, &collector, "Ada").await;
-        let mut bob = Participant::join(&server, &collector, "Bob").await;
+        let mut ada = join(server.url(), &collector, "Ada").await;
+        let mut bob = join(server.url(), &collector, "Bob").await;
         for n in 0..200 {
             ada.say(&format!("message {n} of 200")).await;
         }

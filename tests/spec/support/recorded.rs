@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
 
 use chitchat::{
     causality::{
+        audit::{State, Verdict},
         run::Run,
         step::{Act, Process, Recording, Step, StepId},
     },
@@ -18,6 +19,26 @@ use chitchat::{
 };
 use opentelemetry::{SpanId, TraceId};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+/// What `verdict` found, rule by rule; nothing for what is held.
+pub fn words(verdict: &Verdict) -> String {
+    let judged = verdict
+        .rules
+        .iter()
+        .filter(|judged| judged.state() != State::Held);
+    let lines = judged.flat_map(|judged| {
+        let findings = judged.broken.first.iter().chain(&judged.undecided.first);
+        findings.map(|finding| {
+            format!(
+                "{} {}: {}\n",
+                judged.rule.name(),
+                judged.state().name(),
+                finding.words
+            )
+        })
+    });
+    lines.collect()
+}
 
 /// A run of `steps`, of which nothing else is known.
 pub fn run(steps: &[Step]) -> Run {
