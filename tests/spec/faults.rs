@@ -19,7 +19,7 @@ use rand::{
     rngs::StdRng,
     seq::{IndexedRandom as _, SliceRandom as _},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
 
 use crate::support::{
     chance, checker,
@@ -157,7 +157,7 @@ async fn fail(network: &Proxy, fault: Fault) {
         Kind::Delay => network.slow_down(usize::MAX, fault.lasts / 8),
         Kind::Narrow => network.slow_down(37, Duration::from_millis(1)),
     }
-    sleep(fault.lasts).await;
+    chance::pass(fault.lasts).await;
     if matches!(
         fault.kind,
         Kind::LoseRequests | Kind::LoseAnswers | Kind::Narrow

@@ -18,5 +18,11 @@ pub fn variable(name: &str) -> Option<u64> {
 
 /// Lets a time pass that is left to chance: until a fault strikes, or while it lasts. Nothing is waited for by it.
 pub async fn time(random: &mut StdRng, less_than: Duration) {
-    tokio::time::sleep(less_than.mul_f64(random.random())).await;
+    pass(less_than.mul_f64(random.random())).await;
+}
+
+/// Lets a time pass that a fault or a slow line takes. The one place where tests let time pass: what is to happen is
+/// awaited by its event.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }

@@ -1,10 +1,10 @@
 //! A client in a process of its own, which can be killed or frozen.
 
-use std::{env, process::Stdio, time::Duration};
+use std::{env, future::pending, process::Stdio, time::Duration};
 
 use tokio::{
     process::{Child, Command},
-    time::sleep,
+    time::timeout,
 };
 use tonic::transport::Channel;
 
@@ -45,5 +45,5 @@ pub async fn be_a_participant() {
     let mut raw = Raw::open(channel, CHAT).await;
     raw.send(join(&name));
     raw.next().await;
-    sleep(LIFE).await;
+    let _ = timeout(LIFE, pending::<()>()).await;
 }

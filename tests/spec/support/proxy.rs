@@ -10,7 +10,6 @@ use tokio::{
     },
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::sleep,
 };
 
 use super::within;
@@ -292,7 +291,7 @@ async fn copy(
             };
             // Not for no time at all: the shortest sleep takes a millisecond.
             if !pause.is_zero() {
-                sleep(pause).await;
+                super::chance::pass(pause).await;
             }
             if weather.wait_for(|weather| way(weather).open).await.is_err() {
                 return;
