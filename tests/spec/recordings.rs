@@ -1,3 +1,5 @@
+//! A recorded run is read from files and from a Jaeger: whole, each span once, and what is missing is told.
+
 use std::{
     collections::BTreeSet,
     fs,

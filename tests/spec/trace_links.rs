@@ -1,3 +1,5 @@
+//! Who sees an event finds its trace: as an address of Jaeger's pages, or its id.
+
 use std::collections::BTreeMap;
 
 use chitchat::{
